@@ -1,0 +1,1 @@
+"""Example topologies, each a module to copy from."""
