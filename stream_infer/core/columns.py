@@ -1,0 +1,251 @@
+"""From the bytes of a micro-batch to columns, in one step; what is unacceptable is set aside."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream_infer.core.events import Event
+from stream_infer.core.stream import Stream
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier event time is a broken clock
+KEY_SEPARATOR = "\x1f"
+KEY_LENGTH_MAX = 512
+SCALED_MAX = float(1 << 40)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One record that is not an acceptable event: its index in what was consumed, and why."""
+
+    position: int
+    stage: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """Acceptable events of one partition in offset order, and columns of them on demand.
+
+    `positions` int32[n] index what was consumed; `offsets`, `ingested_us` (the record's broker
+    timestamp) and `times_us` (event time) are int64[n]; `kinds` int8[n] index the stream's event
+    types.
+    """
+
+    stream: Stream
+    events: list[Event]
+    positions: npt.NDArray[np.int32]
+    offsets: Ints
+    ingested_us: Ints
+    times_us: Ints
+    kinds: npt.NDArray[np.int8]
+    rejects: list[Reject] = field(default_factory=list)
+    _columns: dict[str, Floats] = field(default_factory=dict)
+    _labels: dict[str, list[str | None]] = field(default_factory=dict)
+    _keys: dict[tuple[str, ...], list[str | None]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def column(self, name: str) -> Floats:
+        """Return a numeric field as float64[n]: NaN where absent or null, flags as 0 and 1."""
+        if name not in self._columns:
+            self._columns[name] = self._numbers(name)
+        return self._columns[name]
+
+    def labels(self, name: str) -> list[str | None]:
+        """Return a field as text, None where absent or null."""
+        if name not in self._labels:
+            self._labels[name] = [
+                None if value is None else value if isinstance(value, str) else str(value)
+                for value in self.raw(name)
+            ]
+        return self._labels[name]
+
+    def keys(self, by: tuple[str, ...]) -> list[str | None]:
+        """Return entity keys: the fields' texts joined; None where one is absent or null."""
+        if by not in self._keys:
+            columns = [self.labels(name) for name in by]
+            self._keys[by] = columns[0] if len(by) == 1 else list(map(_join, *columns))
+        return self._keys[by]
+
+    def take(self, keep: Bools) -> "Batch":
+        """Return the events where `keep` bool[n] is true; rejects stay with the whole batch."""
+        if keep.all():
+            return self
+        chosen = np.flatnonzero(keep)
+        events = self.events
+        taken = Batch(
+            self.stream,
+            [events[i] for i in chosen.tolist()],
+            self.positions[chosen],
+            self.offsets[chosen],
+            self.ingested_us[chosen],
+            self.times_us[chosen],
+            self.kinds[chosen],
+        )
+        taken._columns = {name: column[chosen] for name, column in self._columns.items()}
+        return taken
+
+    def raw(self, name: str) -> list[Any]:
+        """Return a field's values as decoded, None where an event type lacks the field."""
+        have = [name in infos for infos in self.stream.fields.values()]
+        if all(have):
+            return list(map(attrgetter(name), self.events))
+        return [getattr(event, name, None) for event in self.events]
+
+    def _numbers(self, name: str) -> Floats:
+        values = self.raw(name)
+        try:
+            return np.array(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def _join(*parts: str | None) -> str | None:
+    return None if None in parts else KEY_SEPARATOR.join(parts)  # type: ignore[arg-type]
+
+
+def decoder(stream: Stream) -> Callable[[bytes], Event]:
+    """Return the JSON decoder of a stream's events."""
+    decode_one: Callable[[bytes], Event] = msgspec.json.Decoder(stream.declared).decode
+    return decode_one
+
+
+def decode(
+    stream: Stream,
+    decode_one: Callable[[bytes], Event],
+    values: Sequence[bytes | None],
+    offsets: Ints,
+    ingested_us: Ints | None,
+) -> Batch:
+    """Decode consumed values; one bad record never spoils the others.
+
+    `ingested_us` None: the events come from a file, without broker timestamps; then event times
+    are not bounded from above, and count as ingestion times.
+    """
+    events: list[Event] = []
+    positions: list[int] = []
+    rejects: list[Reject] = []
+    limit = stream.max_bytes
+    for position, value in enumerate(values):
+        if value is None or len(value) > limit:
+            rejects.append(_unreadable(position, value, limit))
+            continue
+        try:
+            events.append(decode_one(value))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            rejects.append(Reject(position, "decode", str(error)))
+            continue
+        positions.append(position)
+    return _checked(stream, events, np.array(positions, np.int32), offsets, ingested_us, rejects)
+
+
+def batch_of(stream: Stream, events: list[Event]) -> Batch:
+    """Make a batch of events that did not come from a log (HTTP), offsets counting from 0."""
+    n = len(events)
+    return _checked(stream, events, np.arange(n, dtype=np.int32), np.arange(n), None, [])
+
+
+def _unreadable(position: int, value: bytes | None, limit: int) -> Reject:
+    if value is None:
+        return Reject(position, "decode", "null body: an event is a JSON object")
+    return Reject(position, "decode", f"{len(value)} bytes is over the stream's limit of {limit}")
+
+
+def _checked(
+    stream: Stream,
+    events: list[Event],
+    positions: npt.NDArray[np.int32],
+    offsets: Ints,
+    ingested_us: Ints | None,
+    rejects: list[Reject],
+) -> Batch:
+    kind_of = {event_type: kind for kind, event_type in enumerate(stream.event_types)}
+    kinds = np.array([kind_of[type(event)] for event in events], dtype=np.int8)
+    reasons: dict[int, str] = {}
+    times_us = _times(stream, events, reasons)
+    ingested = times_us if ingested_us is None else ingested_us[positions]
+    batch = Batch(stream, events, positions, offsets[positions], ingested, times_us, kinds)
+    if len(events):
+        _check_times(stream, batch, reasons, bounded_ahead=ingested_us is not None)
+        _check_numbers(stream, batch, reasons)
+        _check_texts(stream, batch, reasons)
+    if reasons:
+        keep = np.ones(len(events), bool)
+        keep[list(reasons)] = False
+        rejects.extend(
+            Reject(int(positions[i]), "validate", reason) for i, reason in reasons.items()
+        )
+        rejects.sort(key=lambda reject: reject.position)
+        batch = batch.take(keep)
+    batch.rejects = rejects
+    return batch
+
+
+def _times(stream: Stream, events: list[Event], reasons: dict[int, str]) -> Ints:
+    moments = list(map(attrgetter(stream.time), events))
+    for i, moment in enumerate(moments):
+        if moment.tzinfo is None:
+            reasons[i] = f"{stream.time} has no time zone; end it with Z or an offset"
+    seconds = np.array([0.0 if m.tzinfo is None else m.timestamp() for m in moments], np.float64)
+    return np.rint(seconds * 1e6).astype(np.int64)
+
+
+def _check_times(
+    stream: Stream, batch: Batch, reasons: dict[int, str], *, bounded_ahead: bool
+) -> None:
+    wrong = batch.times_us < EARLIEST_US
+    if bounded_ahead:
+        wrong |= batch.times_us > batch.ingested_us + stream.max_ahead_us
+    for i in np.flatnonzero(wrong).tolist():
+        if i not in reasons:
+            moment = getattr(batch.events[i], stream.time).isoformat()
+            reasons[i] = (
+                f"{stream.time} is {moment}, "
+                + ("before 2000" if batch.times_us[i] < EARLIEST_US else "ahead of its record")
+                + "; a clock is wrong"
+            )
+
+
+def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
+    for name in stream.numeric_fields:
+        step = stream.resolution.get(name, 1e-6)
+        column = batch.column(name)
+        with np.errstate(invalid="ignore"):
+            wrong = np.abs(column) >= SCALED_MAX * step
+        for i in np.flatnonzero(wrong).tolist():
+            reasons.setdefault(
+                i,
+                f"{name} is {column[i]:g}, beyond {SCALED_MAX * step:g}; "
+                "declare a coarser resolution for it if it is right",
+            )
+
+
+def _check_texts(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
+    for name in stream.key_fields:
+        texts = batch.labels(name)
+        known = [text for text in texts if text]
+        if (
+            len(known) == len(texts)
+            and len(max(known, key=len)) <= KEY_LENGTH_MAX
+            and KEY_SEPARATOR not in "".join(known)
+        ):
+            continue
+        for i, text in enumerate(texts):
+            if text is None:
+                continue
+            if not text and name in (stream.key, stream.event_id):
+                reasons.setdefault(i, f"{name} is empty; it is the stream's key or event id")
+            elif len(text) > KEY_LENGTH_MAX:
+                reasons.setdefault(i, f"{name} has {len(text)} characters, over {KEY_LENGTH_MAX}")
+            elif KEY_SEPARATOR in text:
+                reasons.setdefault(i, f"{name} contains the control character U+001F")

@@ -1,0 +1,182 @@
+"""The micro-batch step that the worker, the HTTP endpoint and the training replay share.
+
+Nothing here waits. A caller decodes a batch, asks which rows and batch features it lacks, fetches
+them by whatever means it has, and then calls `fold_batch`, runs the models on the vectors, and
+calls `conclude`. Between `fold_batch` and `conclude` nothing may fail: the state has moved.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_infer.core.columns import Batch, Bools, Floats, decode, decoder
+from stream_infer.core.fold import fold, read
+from stream_infer.core.inputs import BatchLayout
+from stream_infer.core.labels import Joined, first_seen, join_label, join_prediction
+from stream_infer.core.shard import Shard
+from stream_infer.core.state import IDS, LABELS, PartitionState
+from stream_infer.core.topology import Topology
+from stream_infer.core.vectors import BatchColumns, Vectors, assemble
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A batch after its events are in the state.
+
+    `kept` are the events that count; `scored` those of them that get a score, with their `vectors`,
+    and `emitted` bool[m] says which of these are published; `label_rows` int64[n_kept] are rows of
+    the label shard. `late` and `duplicates` are positions in what was consumed.
+    """
+
+    kept: Batch
+    scored: Batch
+    scored_at: npt.NDArray[np.int64]
+    vectors: Vectors
+    emitted: Bools
+    late: npt.NDArray[np.int32]
+    duplicates: npt.NDArray[np.int32]
+
+
+class Engine:
+    """A topology ready to run; `layout` describes the columns of its feature service, if any."""
+
+    def __init__(self, topology: Topology, layout: BatchLayout | None = None) -> None:
+        if layout is not None:
+            topology.check_layout(layout)
+        self.topology = topology
+        self.layout = layout
+        self.vector_names = topology.vector_names(layout)
+        self._decode_one = decoder(topology.stream)
+
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        offsets: npt.NDArray[np.int64],
+        ingested_us: npt.NDArray[np.int64] | None,
+    ) -> Batch:
+        """Decode consumed values; see `core.columns.decode`."""
+        return decode(self.topology.stream, self._decode_one, values, offsets, ingested_us)
+
+    def shard_keys(self, batch: Batch) -> dict[str, list[str | None]]:
+        """Return, for each shard, the key of each event's row; None where it has none."""
+        topology = self.topology
+        keys = {view.name: batch.keys(view.by) for view in topology.views}
+        event_id = topology.stream.event_id
+        if event_id is not None:
+            ids = batch.labels(event_id)
+            kinds = batch.kinds.tolist()
+            keys[IDS] = [f"{kind}\x1f{text}" for kind, text in zip(kinds, ids, strict=True)]
+        if topology.label is not None:
+            keys[LABELS] = batch.labels(topology.label.key)
+        return keys
+
+    def scored_mask(self, batch: Batch) -> Bools:
+        """Return bool[n]: which events are of the scored type."""
+        return batch.kinds == self.topology.on_kind
+
+    def lacking(self, state: PartitionState, batch: Batch) -> dict[str, list[str]]:
+        """Return, for each shard, the keys whose rows must be inserted before `fold_batch`."""
+        keys = self.shard_keys(batch)
+        return {name: state.shards[name].lookup(keys[name])[1] for name in keys}
+
+    def fold_batch(
+        self, state: PartitionState, batch: Batch, batch_columns: BatchColumns | None
+    ) -> Folded:
+        """Fold a batch into the state; return the vectors of its scored events as processed.
+
+        `batch_columns` has a row for each event of the scored type in `batch`.
+        """
+        topology = self.topology
+        on_time = self._on_time(state, batch)
+        first = self._first(state, batch, on_time)
+        kept = batch.take(on_time & first)
+        on = self.scored_mask(kept)
+        scored = kept.take(on)
+        keys = {view.name: kept.keys(view.by) for view in topology.views}
+        view_values: dict[str, Floats] = {}
+        for view in topology.views:
+            shard = state.shards[view.name]
+            rows, _ = shard.lookup(keys[view.name])
+            view_values[view.name] = fold(view.plan, shard, rows, kept)[on]
+        if batch_columns is not None:
+            batch_columns = batch_columns.take((on_time & first)[self.scored_mask(batch)])
+        return Folded(
+            kept=kept,
+            scored=scored,
+            scored_at=np.flatnonzero(on),
+            vectors=assemble(topology, self.layout, scored, view_values, batch_columns),
+            emitted=scored.offsets >= state.emit_from,
+            late=batch.positions[~on_time],
+            duplicates=batch.positions[on_time & ~first],
+        )
+
+    def join_labels(
+        self, state: PartitionState, folded: Folded, scores: npt.NDArray[np.float64]
+    ) -> list[Joined]:
+        """Join labels and predictions of a folded batch in the log's order.
+
+        `scores` float64[m] are the scored events' combined scores. Pairs completed by events below
+        `emit_from` were published before and are left out.
+        """
+        label = self.topology.label
+        if label is None:
+            return []
+        shard, kept = state.shards[LABELS], folded.kept
+        rows = shard.lookup(kept.labels(label.key))[0]
+        score_of = np.full(len(kept), np.nan)
+        score_of[folded.scored_at] = scores
+        values = kept.column(label.value)
+        label_kind = self.topology.stream.event_types.index(label.of)
+        pairs: list[Joined] = []
+        touched: list[int] = []
+        for i, (row, kind) in enumerate(zip(rows.tolist(), kept.kinds.tolist(), strict=True)):
+            if row < 0:
+                continue
+            time_us, offset = int(kept.times_us[i]), int(kept.offsets[i])
+            pair = None
+            if kind == self.topology.on_kind and not np.isnan(score_of[i]):
+                score = float(score_of[i])
+                pair = join_prediction(shard, row, i, offset, time_us, score, label.within_us)
+                touched.append(row)
+            elif kind == label_kind:
+                pair = join_label(shard, row, i, time_us, float(values[i]), label.within_us)
+                touched.append(row)
+            if pair is not None and offset >= state.emit_from:
+                pairs.append(pair)
+        shard.touch(np.array(touched, np.int64))
+        return pairs
+
+    def read_vectors(
+        self, shards: Mapping[str, Shard], batch: Batch, batch_columns: BatchColumns | None
+    ) -> Vectors:
+        """Return the vectors of events as of the rows in `shards`, which stay as they are."""
+        values: dict[str, Floats] = {}
+        for view in self.topology.views:
+            shard = shards[view.name]
+            rows, _ = shard.lookup(batch.keys(view.by))
+            values[view.name] = read(view.plan, shard, rows, batch)
+        return assemble(self.topology, self.layout, batch, values, batch_columns)
+
+    def _on_time(self, state: PartitionState, batch: Batch) -> Bools:
+        """Advance the partition's clock; return bool[n]: which events are within lateness."""
+        if not len(batch):
+            return np.ones(0, bool)
+        newest = np.maximum.accumulate(batch.times_us)
+        before = np.concatenate(([state.stream_time_us], newest[:-1]))
+        before = np.maximum(before, state.stream_time_us)
+        state.stream_time_us = max(state.stream_time_us, int(newest[-1]))
+        on_time: Bools = batch.times_us >= before - self.topology.stream.lateness_us
+        return on_time
+
+    def _first(self, state: PartitionState, batch: Batch, on_time: Bools) -> Bools:
+        first = np.ones(len(batch), bool)
+        if self.topology.stream.event_id is None or not len(batch):
+            return first
+        keys = self.shard_keys(batch)[IDS]
+        shard = state.shards[IDS]
+        rows, _ = shard.lookup(keys)
+        within_us = self.topology.stream.duplicates_within_us
+        first[on_time] = first_seen(shard, rows[on_time], batch.times_us[on_time], within_us)
+        return first

@@ -1,0 +1,93 @@
+"""Everything that a topology remembers of one partition, as a fold of a prefix of its log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stream_infer.core.labels import ID_ROW, LABEL_ROW
+from stream_infer.core.shard import Shard
+from stream_infer.core.topology import Topology
+
+IDS = "@ids"
+LABELS = "@labels"
+RESULTS = "@results"
+ROWS_MAX_DEFAULT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """One row to store: the shard's name, the entity key, the bytes, and how long it may idle."""
+
+    shard: str
+    key: str
+    payload: bytes
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Rows changed since the last snapshot, and the log position up to which they are folded."""
+
+    next_offset: int
+    stream_time_us: int
+    rows: list[StoredRow]
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """Rows of one partition in memory, and its position.
+
+    `next_offset` is the first record not folded yet; records below `emit_from` are folded without
+    being emitted, since their results were acknowledged before a restart; `stream_time_us` is the
+    newest event time seen. `results` holds the latest result by key since the last snapshot.
+    """
+
+    partition: int
+    next_offset: int
+    emit_from: int
+    stream_time_us: int
+    shards: dict[str, Shard]
+    ttl_ms: Mapping[str, int]
+    results: dict[str, bytes] = field(default_factory=dict)
+
+    def snapshot(self) -> Snapshot:
+        """Take the rows changed since the last call; the caller must store them."""
+        rows = [
+            StoredRow(name, key, payload, self.ttl_ms[name])
+            for name, shard in self.shards.items()
+            for key, payload in shard.take_dirty()
+        ]
+        rows += [
+            StoredRow(RESULTS, key, payload, self.ttl_ms[RESULTS])
+            for key, payload in self.results.items()
+        ]
+        self.results = {}
+        return Snapshot(self.next_offset, self.stream_time_us, rows)
+
+
+def new_state(
+    topology: Topology,
+    partition: int,
+    *,
+    next_offset: int = 0,
+    emit_from: int = 0,
+    stream_time_us: int = 0,
+    rows_max: int = ROWS_MAX_DEFAULT,
+) -> PartitionState:
+    """Return a partition's state at a position, with no row in memory yet."""
+    shards = {view.name: Shard(view.plan.row_dtype, rows_max) for view in topology.views}
+    horizons = {view.name: view.plan.horizon_us for view in topology.views}
+    if topology.stream.event_id is not None:
+        shards[IDS] = Shard(ID_ROW, rows_max)
+        horizons[IDS] = topology.stream.duplicates_within_us
+    if topology.label is not None:
+        shards[LABELS] = Shard(LABEL_ROW, rows_max)
+        horizons[LABELS] = topology.label.within_us
+    horizons[RESULTS] = topology.keep_results_us
+    return PartitionState(
+        partition,
+        next_offset,
+        emit_from,
+        stream_time_us,
+        shards,
+        {name: horizon_us // 1000 for name, horizon_us in horizons.items()},
+    )

@@ -1,0 +1,207 @@
+"""A topology: which events are scored, on what inputs, by which ensemble, and where results go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from stream_infer.core.combiners import WeightedMean
+from stream_infer.core.durations import microseconds
+from stream_infer.core.errors import DeclarationError
+from stream_infer.core.events import Event, fields_of
+from stream_infer.core.inputs import BatchLayout, FeastInput, FieldsInput
+from stream_infer.core.stream import Stream, View
+
+
+@dataclass(frozen=True)
+class Label:
+    """What turned out: field `value` of event type `of`, joined to the prediction with equal `key`.
+
+    A label is joined when its event time is at most `within` from the prediction's, whichever of
+    the two comes first; a second label of the same key is ignored.
+    """
+
+    of: type[Event]
+    key: str
+    value: str
+    within: str = "2d"
+
+    @cached_property
+    def within_us(self) -> int:
+        """The horizon in microseconds."""
+        return microseconds(self.within, f"label of {self.of.__name__}")
+
+
+Input = FieldsInput | View | FeastInput
+
+
+class Topology:
+    """Score each event of type `on` with an ensemble, and publish the results to topic `output`.
+
+    `inputs` make the models' vector, in this order. `key` names the field by which a result is
+    looked up (default: the label's key, else the stream's key); the latest result of each key
+    stays readable for `keep_results`. `stream` is needed only where no input is a view.
+
+    Raises DeclarationError, naming the culprit, when a part does not fit another.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        on: type[Event],
+        inputs: Sequence[Input],
+        graph: WeightedMean,
+        output: str,
+        label: Label | None = None,
+        key: str | None = None,
+        keep_results: str = "1h",
+        stream: Stream | None = None,
+    ) -> None:
+        self.name = name
+        self.on = on
+        self.inputs = tuple(inputs)
+        self.graph = graph
+        self.output = output
+        self.label = label
+        self.keep_results_us = microseconds(keep_results, f"topology {name!r}, keep_results")
+        self.stream = self._stream_of(stream)
+        self.key = key or (label.key if label else self.stream.key)
+        self._check()
+
+    def __repr__(self) -> str:
+        return f"Topology({self.name!r})"
+
+    @property
+    def dead_letters(self) -> str:
+        """Topic of events that could not be processed."""
+        return f"{self.name}.dead_letters"
+
+    @property
+    def outcomes(self) -> str:
+        """Topic of predictions joined with their labels."""
+        return f"{self.name}.outcomes"
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        """Streaming views among the inputs."""
+        return tuple(item for item in self.inputs if isinstance(item, View))
+
+    @cached_property
+    def feast(self) -> FeastInput | None:
+        """The feature service among the inputs."""
+        return next((item for item in self.inputs if isinstance(item, FeastInput)), None)
+
+    @cached_property
+    def on_kind(self) -> int:
+        """Index of the scored event type in the stream's event types."""
+        return self.stream.event_types.index(self.on)
+
+    def vector_names(self, layout: BatchLayout | None) -> tuple[str, ...]:
+        """Return the names of the models' inputs in order, given the feature service's columns."""
+        names: list[str] = []
+        for item in self.inputs:
+            if isinstance(item, FieldsInput):
+                names.extend(item.names)
+            elif isinstance(item, View):
+                names.extend(item.feature_names)
+            elif layout is not None:
+                names.extend(layout.feature_names)
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise DeclarationError(self._culprit, f"two inputs are named {sorted(repeated)[0]!r}")
+        return tuple(names)
+
+    def check_layout(self, layout: BatchLayout) -> None:
+        """Raise DeclarationError when a feature service is joined by a field that is not there."""
+        known = fields_of(self.on)
+        for view, names in zip(layout.views, layout.join_fields, strict=True):
+            for name in names:
+                if name not in known:
+                    raise DeclarationError(
+                        self._culprit,
+                        f"batch view {view!r} is joined by {name!r}, no field of "
+                        f"{self.on.__name__}",
+                        name=name,
+                        choices=known,
+                    )
+
+    @property
+    def _culprit(self) -> str:
+        return f"topology {self.name!r}"
+
+    def _stream_of(self, declared: Stream | None) -> Stream:
+        streams = {id(view.stream): view.stream for view in self.views}
+        if declared is not None:
+            streams[id(declared)] = declared
+        if not streams:
+            raise DeclarationError(self._culprit, "has no view; say which stream=… it scores")
+        if len(streams) > 1:
+            names = ", ".join(sorted(stream.name for stream in streams.values()))
+            raise DeclarationError(self._culprit, f"its views are of several streams: {names}")
+        return next(iter(streams.values()))
+
+    def _check(self) -> None:
+        if not self.name.isidentifier():
+            raise DeclarationError(self._culprit, "a topology's name must be a Python identifier")
+        if self.on not in self.stream.event_types:
+            raise DeclarationError(
+                self._culprit,
+                f"{self.on.__name__} is not in stream {self.stream.name!r}",
+                name=self.on.__name__,
+                choices=[event_type.__name__ for event_type in self.stream.event_types],
+            )
+        known = fields_of(self.on)
+        for item in self.inputs:
+            if isinstance(item, FieldsInput):
+                for name in item.names:
+                    self._require_number(name)
+        if self.key not in known:
+            raise DeclarationError(
+                self._culprit,
+                f"{self.on.__name__} has no key {self.key!r}",
+                name=self.key,
+                choices=known,
+            )
+        if len([item for item in self.inputs if isinstance(item, FeastInput)]) > 1:
+            raise DeclarationError(self._culprit, "one feature service at most; combine them")
+        if len({view.name for view in self.views}) < len(self.views):
+            raise DeclarationError(self._culprit, "two views have the same name")
+        if {self.output, self.dead_letters, self.outcomes} & {self.stream.name}:
+            raise DeclarationError(self._culprit, "would write into the topic that it reads")
+        if self.label is not None:
+            self._check_label(self.label)
+        self.vector_names(None)
+
+    def _require_number(self, name: str) -> None:
+        known = fields_of(self.on)
+        if name not in known:
+            raise DeclarationError(
+                self._culprit, f"{self.on.__name__} has no field {name!r}", name=name, choices=known
+            )
+        if known[name].kind not in ("number", "flag"):
+            raise DeclarationError(
+                self._culprit, f"{self.on.__name__}.{name} is {known[name].kind}, not a number"
+            )
+
+    def _check_label(self, label: Label) -> None:
+        if label.of not in self.stream.event_types:
+            raise DeclarationError(
+                self._culprit, f"label {label.of.__name__} is not in stream {self.stream.name!r}"
+            )
+        for event_type in (self.on, label.of):
+            if label.key not in fields_of(event_type):
+                raise DeclarationError(
+                    self._culprit,
+                    f"label key {label.key!r} is no field of {event_type.__name__}",
+                    name=label.key,
+                    choices=fields_of(event_type),
+                )
+        value = fields_of(label.of).get(label.value)
+        if value is None or value.kind not in ("number", "flag"):
+            raise DeclarationError(
+                self._culprit,
+                f"label value {label.value!r} is no numeric field of {label.of.__name__}",
+                name=label.value,
+                choices=fields_of(label.of),
+            )
+        self.stream.key_fields.add(label.key)

@@ -1,0 +1,116 @@
+"""Assembling the models' vectors, with a reason for each input that is missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_infer.core.columns import Batch, Bools, Floats, Ints
+from stream_infer.core.inputs import BatchLayout, FieldsInput
+from stream_infer.core.join import ABSENT, PRESENT, STALE, join
+from stream_infer.core.stream import View
+from stream_infer.core.topology import Topology
+
+NO_AGE_US = -1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchColumns:
+    """Batch features as read: `values` float64[m, F], `timestamps_us` int64[m, V] of each view."""
+
+    values: Floats
+    timestamps_us: Ints
+
+    def take(self, keep: Bools) -> "BatchColumns":
+        """Return the rows where `keep` bool[m] is true."""
+        return BatchColumns(self.values[keep], self.timestamps_us[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Inputs of the scored events: `values` float64[m, F] in vector order, NaN where missing.
+
+    `reasons` bool[m, R] says why, by `reason_names`; `age_us` int64[m] is the age of the oldest
+    batch feature in use, at the event's time (NO_AGE_US where there is none).
+    """
+
+    values: Floats
+    reasons: Bools
+    reason_names: tuple[str, ...]
+    age_us: Ints
+
+    @property
+    def model_input(self) -> npt.NDArray[np.float32]:
+        """The values as the models take them, float32[m, F], contiguous."""
+        return np.ascontiguousarray(self.values, np.float32)
+
+
+def assemble(
+    topology: Topology,
+    layout: BatchLayout | None,
+    scored: Batch,
+    view_values: Mapping[str, Floats],
+    batch_columns: BatchColumns | None,
+) -> Vectors:
+    """Put fields, view features (float64[m, F_view] by view) and batch features side by side."""
+    m = len(scored)
+    parts: list[Floats] = []
+    reasons: dict[str, Bools] = {}
+    age_us = np.full(m, NO_AGE_US, np.int64)
+    for item in topology.inputs:
+        if isinstance(item, FieldsInput):
+            for name in item.names:
+                column = scored.column(name)
+                parts.append(column[:, None])
+                reasons[f"missing:{name}"] = np.isnan(column)
+        elif isinstance(item, View):
+            parts.append(view_values[item.name])
+            absent = [key is None for key in scored.keys(item.by)]
+            reasons[f"missing:{item.name}"] = np.array(absent, bool)
+        elif layout is not None and batch_columns is not None:
+            values, age_us = _join_batch(layout, scored, batch_columns, reasons)
+            parts.append(values)
+    names = tuple(reasons)
+    columns = [reasons[name] for name in names]
+    return Vectors(
+        np.concatenate(parts, axis=1) if parts else np.zeros((m, 0)),
+        np.stack(columns, axis=1) if columns else np.zeros((m, 0), bool),
+        names,
+        age_us,
+    )
+
+
+def _join_batch(
+    layout: BatchLayout, scored: Batch, columns: BatchColumns, reasons: dict[str, Bools]
+) -> tuple[Floats, Ints]:
+    joined = join(
+        columns.values,
+        columns.timestamps_us,
+        scored.times_us,
+        layout.ttl_us,
+        layout.view_of_feature,
+    )
+    values, status, age_us = joined
+    null = np.isnan(values)
+    for number, view in enumerate(layout.views):
+        present = status[:, number] == PRESENT
+        reasons[f"missing:{view}"] = status[:, number] == ABSENT
+        reasons[f"stale:{view}"] = status[:, number] == STALE
+        of_view = null[:, layout.view_of_feature == number]
+        reasons[f"null:{view}"] = present & of_view.any(axis=1)
+    in_use = np.where(status == PRESENT, age_us, NO_AGE_US)
+    return values, in_use.max(axis=1, initial=NO_AGE_US)
+
+
+def reason_texts(reasons: Bools, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return, for each row of `reasons` bool[m, R], the names of what is true."""
+    texts: list[tuple[str, ...]] = [()] * len(reasons)
+    known: dict[bytes, tuple[str, ...]] = {}
+    packed = np.packbits(reasons, axis=1)
+    for row in np.flatnonzero(reasons.any(axis=1)).tolist():
+        bits = packed[row].tobytes()
+        if bits not in known:
+            known[bits] = tuple(name for name, on in zip(names, reasons[row], strict=True) if on)
+        texts[row] = known[bits]
+    return texts
