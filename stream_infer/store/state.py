@@ -1,0 +1,126 @@
+"""Rows and log positions in Redis: stored in one transaction, fenced by an ownership epoch.
+
+All keys of one partition of one topology share a hash tag, so that Redis Cluster keeps them
+together and the transaction spans all views:
+
+    si:{TOPOLOGY:PARTITION}:meta             hash: epoch, next_offset, stream_time_us, partitions, schema
+    si:{TOPOLOGY:PARTITION}:SHARD:KEY        string: one packed row, expiring when idle
+"""
+
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from stream_infer.core.errors import FencedError, StateError
+from stream_infer.core.state import RESULTS, Snapshot
+
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The right to write one partition's rows, until somebody else acquires it.
+
+    `next_offset` is the first record not folded into the stored rows, None where nothing is stored.
+    """
+
+    partition: int
+    epoch: int
+    next_offset: int | None
+    stream_time_us: int
+
+
+def partition_prefix(topology: str, partition: int) -> str:
+    """Return what all keys of one partition begin with; the hash tag is in braces."""
+    return f"si:{{{topology}:{partition}}}:"
+
+
+class StateStore:
+    """State of one topology. `schema` and `partitions` must equal what the stored rows were made by.
+
+    Every method raises redis.RedisError when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis, topology: str, schema: str, partitions: int) -> None:
+        self._redis = redis
+        self.topology = topology
+        self._schema = schema
+        self._partitions = partitions
+        script = files("stream_infer.store").joinpath("state.lua").read_text()
+        self._write = redis.register_script(script)
+
+    async def acquire(self, partition: int) -> Ownership:
+        """Take a partition: all earlier owners are fenced from now on.
+
+        Raises StateError when the stored rows were made with another number of partitions or other
+        features: they would not mean what they say.
+        """
+        meta = partition_prefix(self.topology, partition) + "meta"
+        stored = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(meta))
+        self._check(partition, stored)
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hincrby(meta, "epoch", 1)
+        pipeline.hset(meta, mapping={"partitions": self._partitions, "schema": self._schema})
+        pipeline.hmget(meta, "next_offset", "stream_time_us")
+        epoch, _, (next_offset, stream_time_us) = await pipeline.execute()
+        return Ownership(
+            partition,
+            int(epoch),
+            None if next_offset is None else int(next_offset),
+            int(stream_time_us or 0),
+        )
+
+    def _check(self, partition: int, stored: dict[bytes, bytes]) -> None:
+        made_with = stored.get(b"partitions")
+        if made_with is not None and int(made_with) != self._partitions:
+            raise StateError(
+                f"topology {self.topology!r}: its state was made with {int(made_with)} partitions, "
+                f"the topic has {self._partitions}: keys lie elsewhere now. Restore the partition "
+                "count, or give the topology a new name to start from empty state"
+            )
+        schema = stored.get(b"schema")
+        if schema is not None and schema.decode() != self._schema:
+            raise StateError(
+                f"topology {self.topology!r}, partition {partition}: its state was made by other "
+                "feature declarations. Give the topology a new name to start from empty state, "
+                "or restore the declarations"
+            )
+
+    def row_keys(self, partition: int, shard: str, keys: Iterable[str]) -> list[str]:
+        """Return the Redis keys of rows, for a caller that reads them in a pipeline of its own."""
+        prefix = f"{partition_prefix(self.topology, partition)}{shard}:"
+        return [prefix + key for key in keys]
+
+    async def read(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return rows by their Redis keys (see `row_keys`), None where there is none."""
+        if not keys:
+            return []
+        return cast(list[bytes | None], await self._redis.mget(keys))
+
+    async def write(self, ownership: Ownership, snapshot: Snapshot) -> None:
+        """Store rows and position, all or nothing.
+
+        Raises FencedError when the partition has another owner by now; nothing is stored then.
+        """
+        prefix = partition_prefix(self.topology, ownership.partition)
+        keys = [prefix + "meta"]
+        args: list[Any] = [ownership.epoch, snapshot.next_offset, snapshot.stream_time_us]
+        for row in snapshot.rows:
+            keys.append(f"{prefix}{row.shard}:{row.key}")
+            args.append(row.payload)
+            args.append(row.ttl_ms)
+        if not await self._write(keys=keys, args=args):
+            raise FencedError(
+                f"topology {self.topology!r}, partition {ownership.partition}: another worker has "
+                "taken it over; this one gives it up"
+            )
+
+    async def latest_result(self, key: str) -> bytes | None:
+        """Return the latest stored result of a key, whichever partition it is in."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition in range(self._partitions):
+            pipeline.get(self.row_keys(partition, RESULTS, [key])[0])
+        found = [payload for payload in await pipeline.execute() if payload is not None]
+        return found[0] if found else None
