@@ -121,7 +121,7 @@ def _write_columns(path: Path, flights: dict[str, NDArray[Any]], order: NDArray[
             "scheduled_weekday": pa.array(flights["scheduled_weekday"][flight]),
         }
     )
-    with _replacing(path) as part:
+    with replacing(path) as part:
         pq.write_table(table, part, compression="zstd", compression_level=1)
 
 
@@ -138,11 +138,11 @@ def _write_lines(
     report("writing the events as lines", 0.8)
     ordered = list(map(lines.__getitem__, order.tolist()))
     ends = np.cumsum(np.fromiter(map(len, ordered), np.int64, len(ordered)))
-    with _replacing(paths.lines) as part, part.open("wb") as file:
+    with replacing(paths.lines) as part, part.open("wb") as file:
         for start in range(0, len(ordered), LINES_PER_CHUNK):
             file.write("".join(ordered[start : start + LINES_PER_CHUNK]).encode("ascii"))
     keys, codes = np.unique(flights["origin"].astype("U"), return_inverse=True)
-    with _replacing(paths.index) as part, part.open("wb") as file:
+    with replacing(paths.index) as part, part.open("wb") as file:
         np.savez(
             file,
             times_us=times_us,
@@ -207,7 +207,7 @@ def _rfc3339(minutes: NDArray[np.int64]) -> list[str]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when all is written, so that no half file is found."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
