@@ -1,0 +1,80 @@
+"""What a worker counts of one topology: plain numbers, cheap to add to and read by whoever shows them."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_infer.core.results import Prediction
+
+LATENCY_BOUNDS_MS = (1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 130, 200, 500, 1_000, 5_000, 30_000)
+
+
+@dataclass(slots=True)
+class Ends:
+    """Where consumed events ended; each is exactly one of the kinds below `consumed`.
+
+    `replayed` are events folded again after a restart, whose end was published before it.
+    """
+
+    consumed: int = 0
+    predictions: int = 0
+    updates: int = 0
+    dead_letters: int = 0
+    late: int = 0
+    duplicates: int = 0
+    replayed: int = 0
+
+    @property
+    def conserved(self) -> bool:
+        """Whether every consumed event has exactly one end."""
+        return self.consumed == (
+            self.predictions
+            + self.updates
+            + self.dead_letters
+            + self.late
+            + self.duplicates
+            + self.replayed
+        )
+
+
+@dataclass(slots=True)
+class TopologyCounters:
+    """Ends of events, latencies and errors of one topology, since the worker started."""
+
+    ends: Ends = field(default_factory=Ends)
+    latency_counts: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(len(LATENCY_BOUNDS_MS) + 1, np.int64)
+    )
+    latency_sum_ms: float = 0.0
+    degraded: Counter[str] = field(default_factory=Counter)
+    outcomes: int = 0
+    error_sum: float = 0.0
+    error_absolute_sum: float = 0.0
+    error_square_sum: float = 0.0
+
+    def predicted(self, predictions: Sequence[Prediction]) -> None:
+        """Count the latencies and the degraded inputs of published predictions."""
+        latencies = np.array([p.latency_ms for p in predictions if p.latency_ms is not None])
+        if latencies.size:
+            places = np.searchsorted(LATENCY_BOUNDS_MS, latencies)
+            self.latency_counts += np.bincount(places, minlength=len(self.latency_counts))
+            self.latency_sum_ms += float(latencies.sum())
+        for prediction in predictions:
+            if prediction.degraded:
+                self.degraded.update(prediction.degraded)
+
+    def outcome(self, error: float) -> None:
+        """Count one joined label by its error, score − label."""
+        self.outcomes += 1
+        self.error_sum += error
+        self.error_absolute_sum += abs(error)
+        self.error_square_sum += error * error
+
+    @property
+    def rmse(self) -> float | None:
+        """Root mean square error of the labels joined so far, None before the first."""
+        return math.sqrt(self.error_square_sum / self.outcomes) if self.outcomes else None

@@ -1,0 +1,319 @@
+"""What a worker does with a micro-batch: read what it lacks, fold, score, publish, store."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from redis.asyncio import Redis
+
+from stream_infer.core.columns import Batch
+from stream_infer.core.engine import Folded
+from stream_infer.core.errors import FencedError
+from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
+from stream_infer.core.results import encode, moment
+from stream_infer.core.state import PartitionState, Snapshot, new_state
+from stream_infer.core.vectors import BatchColumns, Vectors
+from stream_infer.monitoring.counters import TopologyCounters
+from stream_infer.settings import Settings
+from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.batch_features import Request as BatchRequest
+from stream_infer.store.state import Ownership, StateStore
+from stream_infer.stream.dead_letters import dead_letter
+from stream_infer.stream.processing import (
+    TP,
+    ConsumerRecord,
+    OutgoingRecord,
+    Outcome,
+    PartitionsFenced,
+    RecordTooLarge,
+)
+from stream_infer.stream.runtime import Runtime
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition of ours: its rows, our right to write them, and what waits to be stored."""
+
+    state: PartitionState
+    ownership: Ownership
+    acknowledged: int
+    pending: Snapshot | None = None
+    stored_at_s: float = 0.0
+    changed: bool = False
+
+
+@dataclass(slots=True)
+class Work:
+    """One partition's share of a micro-batch on its way."""
+
+    tp: TP
+    owned: Owned
+    records: Sequence[ConsumerRecord]
+    batch: Batch
+    columns: BatchColumns | None = None
+    lacking: dict[str, list[str]] = field(default_factory=dict)
+    request: BatchRequest | None = None
+
+
+class TopologyProcessor:
+    """Runs one topology over its partitions (see `stream.processing.Processor`).
+
+    Everything that can fail for want of a server happens before the state moves; a call that
+    raises has changed nothing and may be repeated. `wall_us` gives the time that results carry.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        redis: Redis,
+        store: StateStore,
+        settings: Settings,
+        counters: TopologyCounters,
+        *,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runtime = runtime
+        self._redis = redis
+        self._store = store
+        self._settings = settings
+        self._reader: BatchFeatureReader | None = runtime.reader(settings)
+        self._wall_us = wall_us
+        self._monotonic_s = monotonic_s
+        self._owned: dict[TP, Owned] = {}
+        self.counters = counters
+
+    async def assign(
+        self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
+    ) -> Mapping[TP, int]:
+        """Acquire the partitions' state; read on from where that ends."""
+        positions: dict[TP, int] = {}
+        for tp in partitions:
+            ownership = await self._store.acquire(tp.partition)
+            emit_from = max(ownership.next_offset or 0, committed.get(tp) or 0)
+            # Without stored state all that the log still has is folded, but not published again.
+            next_offset = ownership.next_offset or 0
+            state = new_state(
+                self._runtime.topology,
+                tp.partition,
+                next_offset=next_offset,
+                emit_from=emit_from,
+                stream_time_us=ownership.stream_time_us,
+                rows_max=self._settings.state_rows_max,
+            )
+            self._owned[tp] = Owned(state, ownership, acknowledged=emit_from)
+            positions[tp] = next_offset
+        return positions
+
+    async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
+        """Fold and score everything that waited; one read before, one call per model."""
+        works = [self._decoded(tp, records) for tp, records in batch.items() if tp in self._owned]
+        await self._read(works)
+        # What was given away while we waited belongs to somebody else now.
+        works = [work for work in works if self._owned.get(work.tp) is work.owned]
+        folded = [
+            self._runtime.engine.fold_batch(work.owned.state, work.batch, work.columns)
+            for work in works
+        ]
+        scores = self._score([item.vectors for item in folded])
+        outgoing: list[OutgoingRecord] = []
+        positions: dict[TP, int] = {}
+        for work, item, scored in zip(works, folded, scores, strict=True):
+            outgoing += self._concluded(work, item, scored)
+            work.owned.state.next_offset = positions[work.tp] = work.records[-1].offset + 1
+            work.owned.changed = True
+        self._take_snapshots()
+        return Outcome(outgoing, positions)
+
+    async def acknowledged(self, positions: Mapping[TP, int]) -> None:
+        """Store the snapshots whose events are all acknowledged now."""
+        for tp, position in positions.items():
+            if tp in self._owned:
+                self._owned[tp].acknowledged = max(self._owned[tp].acknowledged, position)
+        await self._write_pending()
+
+    async def idle(self) -> None:
+        """Store what has changed since the last time."""
+        self._take_snapshots()
+        await self._write_pending()
+
+    async def revoke(self, partitions: Sequence[TP]) -> None:
+        """Store what is left of these partitions, then forget them."""
+        for tp in partitions:
+            owned = self._owned.get(tp)
+            if owned is None:
+                continue
+            try:
+                await self._write(owned)
+                if owned.changed and owned.acknowledged >= owned.state.next_offset:
+                    self._snapshot(owned)
+                    await self._write(owned)
+            except FencedError:
+                pass  # Whoever owns it now folds on from what is stored.
+            self._owned.pop(tp, None)
+
+    def refused(self, record: OutgoingRecord, error: RecordTooLarge) -> Sequence[OutgoingRecord]:
+        """Replace a result that its topic does not accept by a dead letter without a body."""
+        headers = (
+            ("si-reason", str(error).encode()),
+            ("si-stage", b"publish"),
+            ("si-topology", self._runtime.topology.name.encode()),
+        )
+        return [
+            OutgoingRecord(self._runtime.topology.dead_letters, record.key, None, headers=headers)
+        ]
+
+    def _decoded(self, tp: TP, records: Sequence[ConsumerRecord]) -> Work:
+        n = len(records)
+        batch = self._runtime.engine.decode(
+            [record.value for record in records],
+            np.fromiter((record.offset for record in records), np.int64, n),
+            np.fromiter((record.timestamp for record in records), np.int64, n) * 1000,
+        )
+        return Work(tp, self._owned[tp], records, batch)
+
+    async def _read(self, works: Sequence[Work]) -> None:
+        """Fetch rows and batch features that are not in memory, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        engine = self._runtime.engine
+        for work in works:
+            if work.owned.pending is None:
+                # All that is not dirty is in the store now, and may leave memory.
+                for shard in work.owned.state.shards.values():
+                    shard.evict(self._settings.state_rows_max)
+            work.lacking = engine.lacking(work.owned.state, work.batch)
+            for name, keys in work.lacking.items():
+                if keys:
+                    pipeline.mget(self._store.row_keys(work.tp.partition, name, keys))
+            if self._reader is not None:
+                scored = work.batch.take(engine.scored_mask(work.batch))
+                fields = self._reader.plan.fields
+                work.request = self._reader.request({f: scored.raw(f) for f in fields})
+                for command in work.request.commands:
+                    pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute() if len(pipeline) else []
+        start = 0
+        for work in works:
+            for name, keys in work.lacking.items():
+                if keys:
+                    work.owned.state.shards[name].insert(keys, replies[start])
+                    start += 1
+            if self._reader is not None and work.request is not None:
+                stop = start + len(work.request.commands)
+                read = self._reader.absorb(work.request, replies[start:stop])
+                work.columns = BatchColumns(read.values, read.timestamps_us)
+                start = stop
+
+    def _score(self, parts: Sequence[Vectors]) -> list[Scored]:
+        """Run each model once over the vectors of all partitions."""
+        if not parts:
+            return []
+        everything = Vectors(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.reasons for part in parts]),
+            parts[0].reason_names,
+            np.concatenate([part.age_us for part in parts]),
+        )
+        scored = self._runtime.score(everything)
+        bounds = np.cumsum([0] + [len(part.values) for part in parts]).tolist()
+        return [scored.part(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def _concluded(self, work: Work, folded: Folded, scored: Scored) -> list[OutgoingRecord]:
+        """Join labels, count, and return what is to be published for one partition."""
+        runtime, topology = self._runtime, self._runtime.topology
+        state = work.owned.state
+        now_us = self._wall_us()
+        pairs = runtime.engine.join_labels(state, folded, scored.combined)
+        predictions = make_predictions(
+            topology,
+            runtime.versions,
+            folded.scored,
+            folded.vectors,
+            scored,
+            record_ids(topology, work.tp.topic, work.tp.partition, folded.scored.offsets),
+            moment(now_us),
+            (now_us - folded.scored.ingested_us) / 1e3,
+        )
+        outgoing: list[OutgoingRecord] = []
+        emitted = folded.emitted.tolist()
+        for prediction, publish in zip(predictions, emitted, strict=True):
+            payload = encode(prediction)
+            state.results[prediction.key] = payload
+            if publish:
+                outgoing.append(OutgoingRecord(topology.output, prediction.key.encode(), payload))
+        outcomes = make_outcomes(topology, work.tp.topic, work.tp.partition, folded.kept, pairs)
+        for outcome in outcomes:
+            outgoing.append(
+                OutgoingRecord(topology.outcomes, outcome.key.encode(), encode(outcome))
+            )
+            self.counters.outcome(outcome.error)
+        self.counters.predicted(
+            [p for p, publish in zip(predictions, emitted, strict=True) if publish]
+        )
+        self._count(work, folded)
+        return outgoing + self._dead_letters(work)
+
+    def _count(self, work: Work, folded: Folded) -> None:
+        """Add each event of one partition to exactly one of the ends."""
+        emit_from = work.owned.state.emit_from
+        offsets = np.fromiter((r.offset for r in work.records), np.int64, len(work.records))
+        rejected = np.array([reject.position for reject in work.batch.rejects], np.int64)
+        ends = self.counters.ends
+        predictions = int(folded.emitted.sum())
+        ends.consumed += len(offsets)
+        ends.replayed += int((offsets < emit_from).sum())
+        ends.predictions += predictions
+        ends.updates += int((folded.kept.offsets >= emit_from).sum()) - predictions
+        ends.dead_letters += int((offsets[rejected] >= emit_from).sum())
+        ends.late += int((offsets[folded.late] >= emit_from).sum())
+        ends.duplicates += int((offsets[folded.duplicates] >= emit_from).sum())
+
+    def _dead_letters(self, work: Work) -> list[OutgoingRecord]:
+        topology, emit_from = self._runtime.topology, work.owned.state.emit_from
+        return [
+            dead_letter(
+                record,
+                topology=topology.name,
+                topic=topology.dead_letters,
+                stage=reject.stage,
+                reason=reject.reason,
+            )
+            for reject in work.batch.rejects
+            if (record := work.records[reject.position]).offset >= emit_from
+        ]
+
+    def _take_snapshots(self) -> None:
+        """Begin to store each partition that has changed and whose last write is long enough ago."""
+        now_s = self._monotonic_s()
+        for owned in self._owned.values():
+            due = now_s - owned.stored_at_s >= self._settings.flush_interval_s
+            if owned.changed and owned.pending is None and due:
+                self._snapshot(owned)
+
+    def _snapshot(self, owned: Owned) -> None:
+        owned.pending = owned.state.snapshot()
+        owned.changed = False
+        owned.stored_at_s = self._monotonic_s()
+
+    async def _write_pending(self) -> None:
+        fenced: set[TP] = set()
+        for tp, owned in list(self._owned.items()):
+            try:
+                await self._write(owned)
+            except FencedError:
+                fenced.add(tp)
+        if fenced:
+            for tp in fenced:
+                self._owned.pop(tp, None)
+            names = ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(fenced))
+            raise PartitionsFenced(frozenset(fenced), f"another worker has taken over {names}")
+
+    async def _write(self, owned: Owned) -> None:
+        """Store the pending snapshot, once all of its events are acknowledged."""
+        pending = owned.pending
+        if pending is None or pending.next_offset > owned.acknowledged:
+            return
+        await self._store.write(owned.ownership, pending)
+        owned.pending = None

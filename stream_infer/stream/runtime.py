@@ -1,0 +1,54 @@
+"""A topology with everything it runs on: its engine, its batch-feature reader, its models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_infer.core.combiners import WeightedMean
+from stream_infer.core.engine import Engine
+from stream_infer.core.predictions import Scored
+from stream_infer.core.topology import Topology
+from stream_infer.core.vectors import Vectors
+from stream_infer.models.ensemble import ModelSet
+from stream_infer.models.loading import load_ensemble
+from stream_infer.settings import Settings
+from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.feast_plan import ReadPlan, load_plan
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What worker and server share of one topology; `versions` names each model's version."""
+
+    topology: Topology
+    engine: Engine
+    plan: ReadPlan | None
+    models: ModelSet
+    combiner: WeightedMean
+    versions: dict[str, str]
+
+    def score(self, vectors: Vectors) -> Scored:
+        """Run each model once over all vectors."""
+        scores = self.models.run(vectors.model_input)
+        return Scored(self.combiner.models, scores.scores, self.combiner.combine(scores.scores))
+
+    def reader(self, settings: Settings) -> BatchFeatureReader | None:
+        """Return a reader of the topology's batch features, None where it has none."""
+        if self.plan is None:
+            return None
+        return BatchFeatureReader(
+            self.plan,
+            cache_rows=settings.batch_cache_rows_max,
+            cache_max_age_s=settings.batch_cache_age_s,
+        )
+
+
+def build_runtime(topology: Topology, settings: Settings) -> Runtime:
+    """Load and check everything a topology needs; nothing connects.
+
+    Raises DeclarationError or ModelError, naming the culprit, when a part is missing or does not
+    fit another.
+    """
+    plan = load_plan(Path(topology.feast.repo), topology.feast.service) if topology.feast else None
+    engine = Engine(topology, plan.layout() if plan is not None else None)
+    loaded = load_ensemble(Path(settings.models_dir), topology, engine.vector_names)
+    return Runtime(topology, engine, plan, loaded.models, loaded.combiner, loaded.versions)
