@@ -1,0 +1,76 @@
+"""Running several models on the same vectors, so that one that fails does not stop the others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from stream_infer.models.sessions import Rows, Scores
+
+
+class Scorer(Protocol):
+    """What an ensemble needs of a model: float64[n] scores from float32[n, F] vectors."""
+
+    def run(self, vectors: Rows) -> Scores:
+        """Return the scores, or raise."""
+        ...
+
+
+class Caller(Protocol):
+    """How a model is called, such as within a time limit.
+
+    Raises TimeoutError for a model that was not done in time, and what the model raises.
+    """
+
+    def __call__(self, name: str, model: Scorer, vectors: Rows) -> Scores:
+        """Return the scores of one model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """Scores float64[n, M], a column a model; NaN where there is no finite one.
+
+    `failures` gives the reason, `model:NAME:error`, `…:timeout` or `…:nan`, of each model that
+    failed for some row; `details` what an exception said.
+    """
+
+    scores: Scores
+    failures: dict[str, str] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
+
+
+def call_directly(name: str, model: Scorer, vectors: Rows) -> Scores:
+    """Run a model in the caller's thread for as long as it takes."""
+    return model.run(vectors)
+
+
+class ModelSet:
+    """The models of an ensemble; `names` is the order of the columns of their scores."""
+
+    def __init__(self, models: Mapping[str, Scorer], call: Caller = call_directly) -> None:
+        self.models = dict(models)
+        self.names = tuple(self.models)
+        self._call = call
+
+    def run(self, vectors: Rows) -> ModelScores:
+        """Run every model once on vectors float32[n, F]; never raises for a model's failure."""
+        result = ModelScores(np.full((len(vectors), len(self.names)), np.nan))
+        for column, (name, model) in enumerate(self.models.items()):
+            try:
+                scores = np.asarray(self._call(name, model, vectors), np.float64)
+                if scores.shape != (len(vectors),):
+                    raise ValueError(f"scores have shape {scores.shape}, not ({len(vectors)},)")
+            except Exception as error:  # whatever a model raises, the others' scores still count
+                kind = "timeout" if isinstance(error, TimeoutError) else "error"
+                result.failures[name] = f"model:{name}:{kind}"
+                result.details[name] = f"{type(error).__name__}: {error}"
+                continue
+            finite = np.isfinite(scores)
+            if finite.all():
+                result.scores[:, column] = scores
+            else:
+                result.failures[name] = f"model:{name}:nan"
+                result.scores[finite, column] = scores[finite]
+        return result
