@@ -48,6 +48,7 @@ class Engine:
         self.topology = topology
         self.layout = layout
         self.vector_names = topology.vector_names(layout)
+        self.schema = ";".join(view.plan.schema for view in topology.views)
         self._decode_one = decoder(topology.stream)
 
     def decode(

@@ -10,7 +10,7 @@ from stream_infer.core.topology import Topology
 IDS = "@ids"
 LABELS = "@labels"
 RESULTS = "@results"
-ROWS_MAX_DEFAULT = 1_000_000
+ROWS_MAX = 1 << 31  # a caller bounds the rows by evicting between micro-batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +71,28 @@ def new_state(
     next_offset: int = 0,
     emit_from: int = 0,
     stream_time_us: int = 0,
-    rows_max: int = ROWS_MAX_DEFAULT,
+    catch_up_us: int = 0,
 ) -> PartitionState:
-    """Return a partition's state at a position, with no row in memory yet."""
-    shards = {view.name: Shard(view.plan.row_dtype, rows_max) for view in topology.views}
+    """Return a partition's state at a position, with no row in memory yet.
+
+    Stored rows may expire when idle for their horizon plus `catch_up_us`: windows follow event
+    time and expiry the wall clock, so a worker that far behind must still find them.
+    """
+    shards = {view.name: Shard(view.plan.row_dtype, ROWS_MAX) for view in topology.views}
     horizons = {view.name: view.plan.horizon_us for view in topology.views}
     if topology.stream.event_id is not None:
-        shards[IDS] = Shard(ID_ROW, rows_max)
+        shards[IDS] = Shard(ID_ROW, ROWS_MAX)
         horizons[IDS] = topology.stream.duplicates_within_us
     if topology.label is not None:
-        shards[LABELS] = Shard(LABEL_ROW, rows_max)
+        shards[LABELS] = Shard(LABEL_ROW, ROWS_MAX)
         horizons[LABELS] = topology.label.within_us
-    horizons[RESULTS] = topology.keep_results_us
+    ttl_ms = {name: (us + catch_up_us) // 1000 for name, us in horizons.items()}
+    ttl_ms[RESULTS] = topology.keep_results_us // 1000
     return PartitionState(
         partition,
         next_offset,
         emit_from,
         stream_time_us,
         shards,
-        {name: horizon_us // 1000 for name, horizon_us in horizons.items()},
+        ttl_ms,
     )

@@ -1,8 +1,11 @@
 """What a worker does with a micro-batch: read what it lacks, fold, score, publish, store."""
 
+import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,19 +20,28 @@ from stream_infer.core.state import PartitionState, Snapshot, new_state
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
-from stream_infer.store.batch_features import BatchFeatureReader
-from stream_infer.store.batch_features import Request as BatchRequest
+from stream_infer.store.batch_features import BatchFeatureReader, FeatureRequest
 from stream_infer.store.state import Ownership, StateStore
 from stream_infer.stream.dead_letters import dead_letter
 from stream_infer.stream.processing import (
     TP,
     ConsumerRecord,
-    OutgoingRecord,
     Outcome,
+    OutgoingRecord,
     PartitionsFenced,
     RecordTooLarge,
 )
 from stream_infer.stream.runtime import Runtime
+
+log = logging.getLogger("stream_infer.stream")
+EXIT_BROKEN = 70
+
+
+def end_process(error: Exception) -> None:
+    """End this process at once: its rows are no longer a fold of the log."""
+    log.critical("a micro-batch failed after the state had moved; ending", exc_info=error)
+    logging.shutdown()
+    os._exit(EXIT_BROKEN)
 
 
 @dataclass(slots=True)
@@ -54,14 +66,16 @@ class Work:
     batch: Batch
     columns: BatchColumns | None = None
     lacking: dict[str, list[str]] = field(default_factory=dict)
-    request: BatchRequest | None = None
+    request: FeatureRequest | None = None
 
 
 class TopologyProcessor:
     """Runs one topology over its partitions (see `stream.processing.Processor`).
 
     Everything that can fail for want of a server happens before the state moves; a call that
-    raises has changed nothing and may be repeated. `wall_us` gives the time that results carry.
+    raises has changed nothing and may be repeated. Should the pure part fail all the same, rows in
+    memory can no longer be trusted: `broken` ends the process, and a restart folds anew from what
+    is stored. `wall_us` gives the time that results carry.
     """
 
     def __init__(
@@ -74,6 +88,7 @@ class TopologyProcessor:
         *,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic_s: Callable[[], float] = time.monotonic,
+        broken: Callable[[Exception], None] = end_process,
     ) -> None:
         self._runtime = runtime
         self._redis = redis
@@ -82,6 +97,7 @@ class TopologyProcessor:
         self._reader: BatchFeatureReader | None = runtime.reader(settings)
         self._wall_us = wall_us
         self._monotonic_s = monotonic_s
+        self._broken = broken
         self._owned: dict[TP, Owned] = {}
         self.counters = counters
 
@@ -101,7 +117,7 @@ class TopologyProcessor:
                 next_offset=next_offset,
                 emit_from=emit_from,
                 stream_time_us=ownership.stream_time_us,
-                rows_max=self._settings.state_rows_max,
+                catch_up_us=int(self._settings.catch_up_max_s * 1e6),
             )
             self._owned[tp] = Owned(state, ownership, acknowledged=emit_from)
             positions[tp] = next_offset
@@ -113,6 +129,14 @@ class TopologyProcessor:
         await self._read(works)
         # What was given away while we waited belongs to somebody else now.
         works = [work for work in works if self._owned.get(work.tp) is work.owned]
+        try:
+            return self._moved(works)
+        except Exception as error:
+            self._broken(error)
+            raise
+
+    def _moved(self, works: Sequence[Work]) -> Outcome:
+        """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
         folded = [
             self._runtime.engine.fold_batch(work.owned.state, work.batch, work.columns)
             for work in works
@@ -218,7 +242,7 @@ class TopologyProcessor:
         )
         scored = self._runtime.score(everything)
         bounds = np.cumsum([0] + [len(part.values) for part in parts]).tolist()
-        return [scored.part(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [scored.part(a, b) for a, b in pairwise(bounds)]
 
     def _concluded(self, work: Work, folded: Folded, scored: Scored) -> list[OutgoingRecord]:
         """Join labels, count, and return what is to be published for one partition."""
@@ -285,7 +309,7 @@ class TopologyProcessor:
         ]
 
     def _take_snapshots(self) -> None:
-        """Begin to store each partition that has changed and whose last write is long enough ago."""
+        """Begin to store each changed partition whose last write is long enough ago."""
         now_s = self._monotonic_s()
         for owned in self._owned.values():
             due = now_s - owned.stored_at_s >= self._settings.flush_interval_s

@@ -1,0 +1,110 @@
+"""A topology as a Faust app over real servers, and the process that runs it."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from stream_infer.core.topology import Topology
+from stream_infer.monitoring.counters import TopologyCounters
+from stream_infer.settings import Settings, load
+from stream_infer.store.state import StateStore
+from stream_infer.stream.app import StreamApp, build_app
+from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.processor import TopologyProcessor
+from stream_infer.stream.runtime import Runtime, build_runtime
+from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.topics import TopicSpec
+from stream_infer.stream.worker import run_worker
+
+log = logging.getLogger("stream_infer.stream")
+
+
+def topic_specs(topology: Topology, settings: Settings) -> tuple[list[TopicSpec], list[TopicSpec]]:
+    """Return the topics that a topology reads, and those that it writes."""
+    copies = settings.replication_factor
+    source = TopicSpec(name=topology.stream.name, replication=copies)
+    written = [topology.output, topology.dead_letters]
+    if topology.label is not None:
+        written.append(topology.outcomes)
+    return [source], [TopicSpec(name=name, replication=copies) for name in written]
+
+
+def connect_redis(settings: Settings) -> Redis:
+    """Return a Redis client; it connects when first used, and its callers do the retrying."""
+    return Redis.from_url(
+        settings.redis,
+        socket_timeout=settings.request_timeout_s,
+        socket_connect_timeout=settings.request_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def stream_settings(settings: Settings, topology: Topology) -> StreamSettings:
+    """Return the part of the settings that concerns the stream side."""
+    return StreamSettings(
+        broker=settings.broker,
+        group=settings.group or f"stream-infer.{topology.name}",
+        member_id=settings.group_instance or None,
+        batch_records_max=settings.batch_records_max,
+        batch_bytes_max=settings.batch_bytes_max,
+        in_flight_batches_max=settings.in_flight_batches_max,
+        commit_interval_s=settings.commit_interval_s,
+        flush_interval_s=settings.flush_interval_s,
+        drain_timeout_s=settings.drain_timeout_s,
+        retry_delay_max_s=settings.retry_max_s,
+        session_timeout_s=settings.session_timeout_s,
+        heartbeat_interval_s=settings.heartbeat_interval_s,
+        request_timeout_s=max(settings.request_timeout_s, settings.session_timeout_s),
+        message_bytes_max=settings.result_bytes_max,
+    )
+
+
+def faust_app(
+    topology: Topology,
+    settings: Settings | None = None,
+    *,
+    runtime: Runtime | None = None,
+    counters: StreamCounters | None = None,
+    ends: TopologyCounters | None = None,
+) -> StreamApp:
+    """Return a topology's Faust app; nothing is loaded or connected before it starts.
+
+    `settings` default to those of the environment; `runtime` may bring models loaded before.
+    """
+    settings = settings or load()
+    redis = connect_redis(settings)
+    source, written = topic_specs(topology, settings)
+
+    def make_processor(partitions: Mapping[str, int]) -> TopologyProcessor:
+        loaded = runtime or build_runtime(topology, settings)
+        count = partitions[topology.stream.name]
+        store = StateStore(redis, topology.name, loaded.engine.schema, count)
+        return TopologyProcessor(loaded, redis, store, settings, ends or TopologyCounters())
+
+    return build_app(
+        topology.name,
+        source_topics=source,
+        other_topics=written,
+        processor_factory=make_processor,
+        settings=stream_settings(settings, topology),
+        counters=counters,
+        on_close=redis.aclose,
+    )
+
+
+def run(topologies: Sequence[Topology], settings: Settings) -> int:
+    """Run topologies in this process until told to stop; return its exit code.
+
+    Raises DeclarationError or ModelError when a topology's parts do not fit.
+    """
+    started_s = time.monotonic()
+    apps = [
+        faust_app(topology, settings, runtime=build_runtime(topology, settings))
+        for topology in topologies
+    ]
+    log.info("models loaded in %.1f s", time.monotonic() - started_s)
+    return run_worker(apps, grace_s=settings.drain_timeout_s * 2)
