@@ -1,0 +1,259 @@
+"""A real Faust app around a processor: one agent, micro-batches, offsets of our own."""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import faust
+from faust.app.base import BootStrategy
+from faust.tables import TableManager
+from yarl import URL
+
+from stream_infer.core.errors import StreamInferError
+from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.ownership import Ownership
+from stream_infer.stream.pickup import Pickup
+from stream_infer.stream.processing import TP, Processor
+from stream_infer.stream.producer import ResultProducer
+from stream_infer.stream.retry import persist
+from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.topics import TopicSpec, create_topics, message_bytes_max
+from stream_infer.stream.transport import MicroBatchConsumer, MicroBatchTransport
+
+log = logging.getLogger("stream_infer.stream")
+faust_log = logging.getLogger("faust")
+
+ProcessorFactory = Callable[[Mapping[str, int]], Awaitable[Processor] | Processor]
+"""Makes the processor, given the partition count of every topic; called once, when the app starts.
+
+An error of the project's own ends the start with its message; any other is tried again.
+"""
+
+
+class NoTables(TableManager):  # type: ignore[misc]
+    """Faust's table manager for an app without tables: nothing to wait for."""
+
+    logger = faust_log
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class WithoutProducer(BootStrategy):  # type: ignore[misc]
+    """Starts no producer of Faust's own: results have theirs."""
+
+    enable_kafka_producer = False
+
+
+class StreamApp(faust.App):  # type: ignore[misc]
+    """A Faust app; an `Ownership` works on its partitions from assignment to revocation."""
+
+    BootStrategy: ClassVar[type[BootStrategy]] = WithoutProducer
+    logger = faust_log
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        source_topics: Sequence[TopicSpec],
+        other_topics: Sequence[TopicSpec],
+        processor_factory: ProcessorFactory,
+        stream_settings: StreamSettings,
+        counters: StreamCounters,
+        on_close: Callable[[], Awaitable[None]] | None,
+        **options: Any,
+    ) -> None:
+        self.stream_settings = stream_settings
+        self.counters = counters
+        self.source_topics = source_topics
+        self.other_topics = other_topics
+        self.partition_counts: Mapping[str, int] = {}
+        self.processor: Processor | None = None
+        self._processor_factory = processor_factory
+        self._on_close = on_close
+        self._ownership: Ownership | None = None
+        self._results: ResultProducer | None = None
+        self._stop_connecting = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set once partitions (possibly none) were assigned for the first time."""
+        super().__init__(name, **options)
+
+    # -- life
+
+    def _new_transport(self) -> MicroBatchTransport:
+        urls = [URL(f"kafka://{address}") for address in self.stream_settings.bootstrap]
+        return MicroBatchTransport(urls, self)
+
+    async def on_first_start(self) -> None:
+        """Leave out Faust's data directories: nothing is kept in files."""
+
+    async def on_start(self) -> None:
+        """Reach Kafka, make and check topics, make the processor."""
+        await super().on_start()
+        watching = asyncio.ensure_future(self._stopped.wait())
+        watching.add_done_callback(lambda _: self._stop_connecting.set())
+        try:
+            await self._prepare()
+        finally:
+            watching.cancel()
+
+    async def _prepare(self) -> None:
+        settings = self.stream_settings
+        broker = ",".join(settings.bootstrap)
+        refusal: list[StreamInferError] = []
+
+        async def attempt() -> None:
+            topics = [*self.source_topics, *self.other_topics]
+            try:
+                self.partition_counts = await create_topics(settings.bootstrap, topics)
+                made = self._processor_factory(self.partition_counts)
+                self.processor = await made if isinstance(made, Awaitable) else made
+            except StreamInferError as error:
+                refusal.append(error)
+
+        await self._persist(f"Kafka at {broker} is not reachable", attempt)
+        if refusal:
+            raise refusal[0]
+        self._results = ResultProducer(settings, self.counters, client_id=f"{self.conf.id}-results")
+        names = [spec.name for spec in self.other_topics]
+        self._results.limit(await message_bytes_max(settings.bootstrap, names))
+        await self._results.start()
+
+    async def _persist(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
+        await persist(
+            what,
+            attempt,
+            stop=self._stop_connecting,
+            counters=self.counters,
+            delay_min_s=self.stream_settings.retry_delay_min_s,
+            delay_max_s=self.stream_settings.retry_delay_max_s,
+        )
+
+    async def on_stop(self) -> None:
+        """Drain (through Faust's own order of stopping), then close what is ours."""
+        await super().on_stop()
+        await self.drain()
+        if self._results is not None:
+            await self._results.stop()
+        if self._on_close is not None:
+            await self._on_close()
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """Do nothing: the consumer is closed by its own thread."""
+
+    # -- what the transport asks (its `Worker` protocol)
+
+    @property
+    def pickup(self) -> Pickup | None:
+        return self._ownership.pickup if self._ownership is not None else None
+
+    def is_retrying(self) -> bool:
+        """Tell whether work stands still because something outside is away."""
+        return self.counters.retrying is not None
+
+    def polled(self) -> None:
+        self.counters.last_poll_s = self.loop.time()
+
+    def begin(self, partitions: Sequence[TP]) -> None:
+        """Start to own partitions, at the end of a rebalance."""
+        assert self.processor is not None
+        assert self._results is not None
+        self.counters.rebalances += 1
+        if self._ownership is not None:
+            log.error("partitions assigned before the earlier ones were given back; ignored")
+            return
+        consumer: MicroBatchConsumer = self.consumer
+        self._ownership = Ownership(
+            partitions,
+            processor=self.processor,
+            producer=self._results,
+            group=consumer,
+            settings=self.stream_settings,
+            counters=self.counters,
+            failed=self._fail,
+        )
+        self._ownership.start()
+        self.ready.set()
+
+    def _fail(self, error: Exception) -> None:
+        self.add_future(self.crash(error))
+
+    async def drain(self) -> None:
+        """Finish what is in flight, store, commit and give the partitions back."""
+        ownership = self._ownership
+        if ownership is not None:
+            await ownership.close()
+            if self._ownership is ownership:
+                self._ownership = None
+
+    def deliver(self, tp: TP, records: Sequence[Any]) -> None:
+        """Let records that were fetched wait for their turn."""
+        if self._ownership is not None:
+            pickup = self._ownership.pickup
+            pickup.put(tp, records)
+            self.counters.waiting_records, self.counters.waiting_bytes = pickup.waiting
+
+
+def build_app(
+    name: str,
+    *,
+    source_topics: Sequence[TopicSpec],
+    processor_factory: ProcessorFactory,
+    settings: StreamSettings,
+    other_topics: Sequence[TopicSpec] = (),
+    counters: StreamCounters | None = None,
+    on_close: Callable[[], Awaitable[None]] | None = None,
+) -> StreamApp:
+    """Return the Faust app of a topology; nothing connects before it is started.
+
+    `other_topics` (results, dead letters, outcomes) are made at the start like the source topics;
+    `on_close` is awaited last when the app stops.
+    """
+    group = settings.group or name
+    data_dir = settings.data_dir or str(Path(tempfile.gettempdir()) / f"stream-infer-{group}")
+    app = StreamApp(
+        group,
+        source_topics=source_topics,
+        other_topics=other_topics,
+        processor_factory=processor_factory,
+        stream_settings=settings,
+        counters=counters or StreamCounters(),
+        on_close=on_close,
+        broker=[URL(f"kafka://{address}") for address in settings.bootstrap],
+        broker_client_id=f"stream-infer-{name}",
+        broker_request_timeout=settings.request_timeout_s,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.heartbeat_interval_s,
+        broker_rebalance_timeout=settings.rebalance_timeout_s,
+        broker_max_poll_records=settings.batch_records_max,
+        consumer_auto_offset_reset=settings.offset_reset,
+        consumer_group_instance_id=settings.member_id,
+        store="memory://",
+        datadir=data_dir,
+        TableManager=NoTables,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        reply_create_topic=False,
+        web_enabled=False,
+        autodiscover=False,
+        stream_wait_empty=True,
+        stream_recovery_delay=0.0,
+        worker_redirect_stdouts=False,
+    )
+    topic = app.topic(
+        *(spec.name for spec in source_topics),
+        key_serializer="raw",
+        value_serializer="raw",
+        acks=False,
+    )
+
+    @app.agent(topic, name=f"{name}.micro_batches")  # type: ignore[untyped-decorator]
+    async def micro_batches(stream: Any) -> None:
+        async for event in stream.noack().events():
+            app.deliver(event.message.tp, event.value)
+
+    return app

@@ -1,0 +1,36 @@
+"""Dead letters: the original record, untouched, with the reason in its headers."""
+
+from stream_infer.stream.processing import ConsumerRecord, OutgoingRecord
+
+REASON = "si-reason"
+STAGE = "si-stage"
+TOPIC = "si-topic"
+PARTITION = "si-partition"
+OFFSET = "si-offset"
+TIMESTAMP = "si-timestamp-ms"
+TOPOLOGY = "si-topology"
+HEADERS = (REASON, STAGE, TOPIC, PARTITION, OFFSET, TIMESTAMP, TOPOLOGY)
+
+REASON_CHARACTERS_MAX = 2_000
+
+
+def dead_letter(
+    record: ConsumerRecord, *, topology: str, topic: str, stage: str, reason: str
+) -> OutgoingRecord:
+    """Return the dead letter of a consumed record, for the dead-letter `topic`.
+
+    Key, value (None included) and headers stay as they were; our headers are appended as UTF-8
+    text. Headers of an earlier dead letter of the same record (a replay) are replaced.
+    """
+    ours = {
+        REASON: reason[:REASON_CHARACTERS_MAX],
+        STAGE: stage,
+        TOPIC: record.topic,
+        PARTITION: str(record.partition),
+        OFFSET: str(record.offset),
+        TIMESTAMP: str(record.timestamp),
+        TOPOLOGY: topology,
+    }
+    kept = tuple((name, value) for name, value in record.headers if name not in ours)
+    added = tuple((name, text.encode("utf-8", "replace")) for name, text in ours.items())
+    return OutgoingRecord(topic=topic, key=record.key, value=record.value, headers=kept + added)

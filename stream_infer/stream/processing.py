@@ -1,0 +1,124 @@
+"""The seam between the Faust shell and what a topology does with its records."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from stream_infer.core.errors import FencedError, StreamInferError
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class TP(NamedTuple):
+    """A topic and one of its partitions; equal, as a tuple, to Faust's and aiokafka's own."""
+
+    topic: str
+    partition: int
+
+
+class ConsumerRecord(Protocol):
+    """What is read of a consumed record (aiokafka's `ConsumerRecord` has it all)."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Broker or producer time, milliseconds since the epoch."""
+        ...
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record to produce; without `partition`, the key decides as Kafka's default partitioner."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a batch: records to send, and per partition the next offset to consume."""
+
+    records: Sequence[OutgoingRecord]
+    positions: Mapping[TP, int]
+
+
+class RecordTooLarge(StreamInferError):  # noqa: N818
+    """A record exceeds what its topic accepts: `size_bytes` against `limit_bytes`, `setting`."""
+
+    def __init__(self, record: OutgoingRecord, size_bytes: int, limit_bytes: int) -> None:
+        self.record = record
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        self.setting = "max.message.bytes"
+        super().__init__(
+            f"record of {size_bytes} bytes for topic {record.topic!r} is larger than the "
+            f"{limit_bytes} bytes that the topic accepts; raise its {self.setting}"
+        )
+
+
+class PartitionsFenced(FencedError):  # noqa: N818
+    """Only these partitions of the batch have another owner; the others are to be tried again."""
+
+    def __init__(self, partitions: frozenset[TP], message: str) -> None:
+        super().__init__(message)
+        self.partitions = partitions
+
+
+class Processor(Protocol):
+    """What a topology does with the records of its partitions.
+
+    `process` is never called twice at a time, nor are `acknowledged`, `idle` and `revoke`; but
+    those may run while `process` waits. Every method is called again after an error, so a call
+    that raises must leave no trace. `FencedError` means that another worker owns the partitions.
+    """
+
+    async def assign(
+        self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
+    ) -> Mapping[TP, int]:
+        """Take ownership; return from which offset each partition must be read.
+
+        `committed` is None where nothing was committed. An offset may lie below or above the
+        committed one; a partition left out starts at its committed offset, or where
+        `offset_reset` says.
+        """
+        ...
+
+    async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
+        """Do the work of everything that waited, in offset order within each partition."""
+        ...
+
+    async def acknowledged(self, positions: Mapping[TP, int]) -> None:
+        """Hear that results of all events below these offsets are acknowledged by Kafka.
+
+        Called in order, before the offsets are committed: state up to there may be stored now.
+        """
+        ...
+
+    def refused(self, record: OutgoingRecord, error: RecordTooLarge) -> Sequence[OutgoingRecord]:
+        """Return what to send instead of a record that is too large (a dead letter, usually)."""
+        ...
+
+    async def revoke(self, partitions: Sequence[TP]) -> None:
+        """Store what is left and forget these partitions.
+
+        Called after all that was in flight is acknowledged, before the last commit.
+        """
+        ...
+
+    async def idle(self) -> None:
+        """Write pending state: nothing was acknowledged for a flush interval."""
+        ...

@@ -1,0 +1,347 @@
+"""Results to Kafka in record batches, idempotently, with their acknowledgements awaited."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+from aiokafka.partitioner import murmur2
+
+from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
+from stream_infer.stream.retry import GaveUp, persist
+from stream_infer.stream.settings import StreamSettings
+
+log = logging.getLogger("stream_infer.stream")
+
+BATCH_OVERHEAD_BYTES = 61 + 32
+"""Header of a record batch, and the most that a lone record needs besides its fields."""
+KEYS_CACHED_MAX = 1_000_000
+STOP_TIMEOUT_S = 5.0
+
+
+class Partitioner:
+    """Key to partition as Kafka's default partitioner: murmur2, cached; no key: in turns."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[bytes, int] = {}
+        self._turn = 0
+
+    def partition(self, key: bytes | None, partitions: Sequence[int]) -> int:
+        """Return the partition, of those given in order, for a key."""
+        if key is None:
+            self._turn += 1
+            return partitions[self._turn % len(partitions)]
+        hashed = self._hashes.get(key)
+        if hashed is None:
+            if len(self._hashes) >= KEYS_CACHED_MAX:
+                self._hashes.clear()
+            hashed = self._hashes[key] = murmur2(key) & 0x7FFFFFFF
+        return partitions[hashed % len(partitions)]
+
+
+def record_bytes(record: OutgoingRecord) -> int:
+    """Return the most that a record takes in a batch of its own, uncompressed."""
+    size = len(record.key or b"") + len(record.value or b"") + BATCH_OVERHEAD_BYTES
+    for name, value in record.headers:
+        size += len(name.encode()) + len(value) + 10
+    return size
+
+
+class Parcel:
+    """Records of one partition that travel as one batch."""
+
+    __slots__ = ("future", "partition", "records", "topic")
+
+    def __init__(self, topic: str, partition: int, records: list[OutgoingRecord]) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records = records
+        self.future: asyncio.Future[Any] | None = None
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it is not delivered; None while under way and when delivered."""
+        if self.future is None:
+            missing: BaseException = KafkaTimeoutError()
+            return missing
+        if not self.future.done():
+            return None
+        if self.future.cancelled():
+            return asyncio.CancelledError()
+        error: BaseException | None = self.future.exception()
+        return error
+
+    @property
+    def delivered(self) -> bool:
+        return self.future is not None and self.future.done() and self.error is None
+
+
+class Delivery:
+    """What was submitted together, until Kafka acknowledged it."""
+
+    __slots__ = ("parcels", "refused")
+
+    def __init__(self, parcels: list[Parcel], refused: list[RecordTooLarge]) -> None:
+        self.parcels = parcels
+        self.refused = refused
+
+
+class ResultProducer:
+    """Keeps the order of records per partition, also over failures and a broker that is away.
+
+    A batch that failed for good leaves a hole in the idempotent producer's sequence, so a new
+    producer takes over then and sends, in order, all that is not acknowledged.
+    """
+
+    def __init__(
+        self, settings: StreamSettings, counters: StreamCounters, *, client_id: str = "stream-infer"
+    ) -> None:
+        self._settings = settings
+        self._counters = counters
+        self._limits: dict[str, int] = {}
+        self._client_id = client_id
+        self._producer: Any = None
+        self._partitioner = Partitioner()
+        self._outstanding: list[Delivery] = []
+        self._order = asyncio.Lock()
+        self._stopping = asyncio.Event()
+
+    def limit(self, topics: Mapping[str, int]) -> None:
+        """Say what topics accept, in bytes (their `max.message.bytes`)."""
+        self._limits.update(topics)
+
+    async def start(self) -> None:
+        """Connect, trying again while Kafka is away; raises GaveUp once stopped."""
+        settings = self._settings
+        self._producer = await persist(
+            f"producing to Kafka at {','.join(settings.bootstrap)}",
+            self._connect,
+            stop=self._stopping,
+            counters=self._counters,
+            delay_min_s=settings.retry_delay_min_s,
+            delay_max_s=settings.retry_delay_max_s,
+        )
+
+    async def stop(self) -> None:
+        """Close, waiting a little for what is under way."""
+        self._stopping.set()
+        producer, self._producer = self._producer, None
+        await _close(producer)
+
+    async def submit(self, records: Iterable[OutgoingRecord]) -> Delivery:
+        """Queue records in their order; returns before they are acknowledged.
+
+        Waits while earlier batches of the same partitions are queued. Raises GaveUp once stopped.
+        """
+        async with self._order:
+            delivery = await self._parcels(records)
+            if delivery.parcels:
+                self._outstanding.append(delivery)
+                await self._send(delivery)
+            return delivery
+
+    async def settle(self, delivery: Delivery) -> list[RecordTooLarge]:
+        """Wait until Kafka acknowledged all of it; return the records refused for their size.
+
+        One caller at a time, in the order of `submit`. Raises GaveUp once stopped.
+        """
+        while True:
+            sent = [parcel.future for parcel in delivery.parcels if parcel.future is not None]
+            if sent:
+                await asyncio.wait(sent)
+            failed = [parcel for parcel in delivery.parcels if not parcel.delivered]
+            if not failed:
+                break
+            await self._repair(delivery, failed)
+        if delivery in self._outstanding:
+            self._outstanding.remove(delivery)
+        self._counters.produced += sum(len(parcel.records) for parcel in delivery.parcels)
+        self._counters.refused += len(delivery.refused)
+        return delivery.refused
+
+    async def abandon(self) -> None:
+        """Forget what is outstanding and stop its transmission: its partitions are lost to us."""
+        unsent = any(not p.delivered for d in self._outstanding for p in d.parcels)
+        self._outstanding.clear()
+        if unsent:
+            producer, self._producer = self._producer, None
+            await _close(producer, timeout_s=0.1)
+
+    async def _connect(self) -> Any:
+        settings = self._settings
+        producer = AIOKafkaProducer(
+            bootstrap_servers=settings.bootstrap,
+            client_id=self._client_id,
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=settings.result_batch_bytes_max,
+            compression_type=settings.compression,
+            request_timeout_ms=int(settings.request_timeout_s * 1000),
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await _close(producer, timeout_s=0.1)
+            raise
+        return producer
+
+    async def _connected(self) -> Any:
+        if self._stopping.is_set():
+            raise GaveUp("the producer is stopped")
+        if self._producer is None:
+            await self.start()
+        return self._producer
+
+    async def _parcels(self, records: Iterable[OutgoingRecord]) -> Delivery:
+        """Group records by partition, leaving out those too large for their topic."""
+        partitions: dict[str, list[int]] = {}
+        groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
+        refused: list[RecordTooLarge] = []
+        choose = self._partitioner.partition
+        for record in records:
+            topic = record.topic
+            if topic not in partitions:
+                partitions[topic] = await self._partitions(topic)
+            limit = self._limits.get(topic, self._settings.message_bytes_max)
+            if (size := record_bytes(record)) > limit:
+                refused.append(RecordTooLarge(record, size, limit))
+                continue
+            partition = record.partition
+            if partition is None:
+                partition = choose(record.key, partitions[topic])
+            group = groups.get((topic, partition))
+            if group is None:
+                groups[topic, partition] = [record]
+            else:
+                group.append(record)
+        return Delivery([Parcel(*tp, group) for tp, group in groups.items()], refused)
+
+    async def _partitions(self, topic: str) -> list[int]:
+        async def known() -> list[int]:
+            return sorted(await (await self._connected()).partitions_for(topic))
+
+        return await persist(
+            f"finding the partitions of topic {topic!r}",
+            known,
+            stop=self._stopping,
+            counters=self._counters,
+            delay_min_s=self._settings.retry_delay_min_s,
+            delay_max_s=self._settings.retry_delay_max_s,
+        )
+
+    async def _send(self, delivery: Delivery) -> None:
+        """Queue the batches of what is not delivered."""
+        producer = await self._connected()
+        parcels: list[Parcel] = []
+        unsent: list[tuple[Parcel, Any]] = []
+        for parcel in delivery.parcels:
+            if parcel.delivered:
+                parcels.append(parcel)
+            else:
+                unsent.extend(_batches(producer, parcel))
+        delivery.parcels = parcels + [parcel for parcel, _ in unsent]
+        for parcel, builder in unsent:
+            while True:
+                try:
+                    parcel.future = await producer.send_batch(
+                        builder, parcel.topic, partition=parcel.partition
+                    )
+                except KafkaTimeoutError:  # the queue is still full: nothing was sent, no hole
+                    log.warning(
+                        "Kafka has not accepted results for %s partition %d for %.0f s; waiting",
+                        parcel.topic,
+                        parcel.partition,
+                        self._settings.request_timeout_s,
+                    )
+                    if self._stopping.is_set():
+                        raise GaveUp("the producer is stopped") from None
+                except Exception as error:  # the parcel's missing future tells settle() to repair
+                    log.debug("queueing for %s failed: %r", parcel.topic, error)
+                    return
+                else:
+                    parcel.future.add_done_callback(_retrieve)
+                    break
+
+    async def _repair(self, delivery: Delivery, failed: Sequence[Parcel]) -> None:
+        """Cut or refuse what is too large, then send again all that is not acknowledged."""
+        too_large = (MessageSizeTooLargeError, RecordListTooLargeError)
+        parcels: list[Parcel] = []
+        for parcel in delivery.parcels:
+            if parcel not in failed or not isinstance(parcel.error, too_large):
+                parcels.append(parcel)
+            elif len(parcel.records) > 1:
+                half = len(parcel.records) // 2
+                for part in (parcel.records[:half], parcel.records[half:]):
+                    parcels.append(Parcel(parcel.topic, parcel.partition, part))
+            else:
+                record = parcel.records[0]
+                limit = self._limits.get(record.topic, self._settings.message_bytes_max)
+                delivery.refused.append(RecordTooLarge(record, record_bytes(record), limit))
+        errors = {repr(p.error) for p in failed if not isinstance(p.error, too_large)}
+        delivery.parcels = parcels
+
+        async def again() -> None:
+            async with self._order:
+                producer, self._producer = self._producer, None
+                await _close(producer)
+                for outstanding in self._outstanding:
+                    await self._send(outstanding)
+
+        if errors:
+            self._counters.retries += 1
+            log.warning("sending results again after %s", "; ".join(sorted(errors)))
+            await asyncio.sleep(self._settings.retry_delay_min_s)
+        await again()
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Look at the exception, so that asyncio does not report one of an abandoned delivery."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _batches(producer: Any, parcel: Parcel) -> Iterator[tuple[Parcel, Any]]:
+    """Fill record batches in order; usually one holds all."""
+    builder = producer.create_batch()
+    start = 0
+    for index, record in enumerate(parcel.records):
+        fields = {
+            "timestamp": None,
+            "key": record.key,
+            "value": record.value,
+            "headers": list(record.headers) if record.headers else [],
+        }
+        if builder.append(**fields) is None:
+            yield Parcel(parcel.topic, parcel.partition, parcel.records[start:index]), builder
+            builder, start = producer.create_batch(), index
+            builder.append(**fields)
+    builder.close()
+    yield Parcel(parcel.topic, parcel.partition, parcel.records[start:]), builder
+
+
+async def _close(producer: Any, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Close a producer; what it could not send within the timeout is given up."""
+    if producer is None:
+        return
+    stopping = asyncio.ensure_future(producer.stop())
+    done, _ = await asyncio.wait([stopping], timeout=timeout_s)
+    if not done:
+        producer._message_accumulator.fail_all(KafkaTimeoutError())
+        stopping.cancel()
+        done, _ = await asyncio.wait([stopping], timeout=timeout_s)
+        with contextlib.suppress(Exception):
+            await producer._sender.close()
+        with contextlib.suppress(Exception):
+            await producer.client.close()
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("closing a producer: %r", error)

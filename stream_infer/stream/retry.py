@@ -1,0 +1,68 @@
+"""Retries with bounded exponential backoff that stop when told."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from stream_infer.core.errors import FencedError
+from stream_infer.stream.counters import StreamCounters
+
+T = TypeVar("T")
+log = logging.getLogger("stream_infer.stream")
+
+
+class GaveUp(Exception):  # noqa: N818
+    """Told to stop before an attempt succeeded."""
+
+
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait until the event is set, at most `timeout_s`; return whether it is set."""
+    if timeout_s <= 0 or event.is_set():
+        return event.is_set()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def persist(
+    what: str,
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    stop: asyncio.Event,
+    counters: StreamCounters,
+    delay_min_s: float,
+    delay_max_s: float,
+) -> T:
+    """Attempt until it succeeds, logging one line a failure.
+
+    Raises `FencedError` as it comes, and `GaveUp` once `stop` is set after a failure.
+    """
+    delay_s = delay_min_s
+    while True:
+        try:
+            result = await attempt()
+        except FencedError:
+            counters.retrying = None
+            raise
+        except Exception as error:
+            counters.retries += 1
+            counters.retrying = f"{what}: {_describe(error)}"
+            if stop.is_set():
+                raise GaveUp(what) from error
+            log.warning("%s; trying again in %.1f s", counters.retrying, delay_s)
+            log.debug("%s failed", what, exc_info=True)
+            if await wait_for_event(stop, delay_s):
+                raise GaveUp(what) from error
+            delay_s = min(delay_s * 2, delay_max_s)
+        else:
+            counters.retrying = None
+            return result
+
+
+def _describe(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

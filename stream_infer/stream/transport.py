@@ -1,0 +1,318 @@
+"""Faust transport that hands over one event per (partition, fetch): its value is the records."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import ConsumerMessage
+
+from stream_infer.stream.commits import CommitResult
+from stream_infer.stream.pacing import Pacer
+from stream_infer.stream.pickup import Pickup
+from stream_infer.stream.processing import TP
+from stream_infer.stream.retry import GaveUp, persist
+from stream_infer.stream.settings import StreamSettings
+
+T = TypeVar("T")
+log = logging.getLogger("stream_infer.stream")
+faust_log = logging.getLogger("faust.transport")
+
+POLL_TIMEOUT_S = 1.0
+UNREADY_POLL_TIMEOUT_S = 0.02
+"""A poll that leaves out partitions must end soon after they have become readable."""
+
+
+class Worker(Protocol):
+    """What the transport asks of the app: who takes the records, and the turns of a rebalance."""
+
+    stream_settings: StreamSettings
+
+    @property
+    def pickup(self) -> Pickup | None: ...
+    def is_retrying(self) -> bool: ...
+    def polled(self) -> None: ...
+    def begin(self, partitions: Sequence[TP]) -> None: ...
+    async def drain(self) -> None: ...
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Runs aiokafka's consumer: connects patiently, with our fetch and session settings."""
+
+    logger = faust_log
+
+    async def on_start(self) -> None:
+        """Connect, one clear line for each failure, until Kafka answers or the app stops."""
+        settings = self.app.stream_settings
+        stop = asyncio.Event()
+        waiting = asyncio.ensure_future(self._stopped.wait())
+        waiting.add_done_callback(lambda _: stop.set())
+        self.time_started = time.monotonic()
+        try:
+            await persist(
+                f"consuming from Kafka at {','.join(settings.bootstrap)}",
+                self._connect,
+                stop=stop,
+                counters=self.app.counters,
+                delay_min_s=settings.retry_delay_min_s,
+                delay_max_s=settings.retry_delay_max_s,
+            )
+        except GaveUp:
+            log.info("stopped before Kafka was reachable")
+        finally:
+            waiting.cancel()
+
+    async def _connect(self) -> None:
+        consumer = self._create_consumer(loop=self.thread_loop)
+        try:
+            await consumer.start()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await consumer.stop()
+            raise
+        self._consumer = consumer
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        settings: StreamSettings = self.app.stream_settings
+        return AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            client_id=self.app.conf.broker_client_id,
+            group_id=self.app.conf.id,
+            group_instance_id=settings.member_id,
+            # By range, so that partition n of all topics of a topology has one owner.
+            partition_assignment_strategy=[RangePartitionAssignor],
+            enable_auto_commit=False,
+            auto_offset_reset=settings.offset_reset,
+            max_poll_records=settings.batch_records_max,
+            max_poll_interval_ms=int(settings.poll_interval_max_s * 1000),
+            max_partition_fetch_bytes=settings.fetch_partition_bytes_max,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            fetch_min_bytes=settings.fetch_min_bytes,
+            request_timeout_ms=int(settings.request_timeout_s * 1000),
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(settings.heartbeat_interval_s * 1000),
+            rebalance_timeout_ms=int(settings.rebalance_timeout_s * 1000),
+        )
+
+    async def run_inside(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in this thread's loop from the worker's loop."""
+        future = asyncio.run_coroutine_threadsafe(call(), self.thread_loop)
+        return await asyncio.wrap_future(future)
+
+    def pace(self, min_bytes: int, max_wait_ms: int) -> None:
+        """Set how long the broker may gather records for a fetch, from the next fetch on."""
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = min_bytes, max_wait_ms
+
+    def touch(self) -> None:
+        """Tell the group that the worker lives although it does not fetch now."""
+        subscriptions = self._ensure_consumer()._subscription
+
+        def fetch_nothing() -> None:
+            with subscriptions.fetch_context():
+                pass
+
+        self.thread_loop.call_soon_threadsafe(fetch_nothing)
+
+    async def fetch(self, partitions: set[TP], timeout_s: float, records_max: int) -> Any:
+        """Return records by partition; empty once the timeout is over."""
+        consumer = self._ensure_consumer()
+        return await self.run_inside(
+            lambda: self._fetch_records(
+                consumer, partitions, timeout=timeout_s, max_records=records_max
+            )
+        )
+
+
+class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
+    """Faust's consumer, but batches instead of records, and offsets kept by the app.
+
+    Faust commits nothing (its topics are not acked): the app commits through `commit_positions`.
+    """
+
+    logger = faust_log
+    _thread: ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings: StreamSettings = self.app.stream_settings
+        self._pacer = Pacer(settings, time.monotonic())
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # -- fetching
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
+        """Yield one message per (partition, fetch), with the checks of the original."""
+        app: Any = self.app
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+            return
+        pickup: Pickup | None = app.pickup
+        active = await self._fetchable(pickup)
+        if pickup is None or not active:
+            return
+        generation = app.consumer_generation_id
+        complete = len(active) >= len(self._get_active_partitions())
+        self.not_waiting_next_records.clear()
+        try:
+            fetched = await self._thread.fetch(
+                active,
+                POLL_TIMEOUT_S if complete else UNREADY_POLL_TIMEOUT_S,
+                app.stream_settings.batch_records_max,
+            )
+        finally:
+            self.not_waiting_next_records.set()
+        app.polled()
+        if self.should_stop or app.pickup is not pickup:
+            return
+        count = 0
+        for found, records in fetched.items():
+            if not self.flow_active or app.consumer_generation_id != generation:
+                return  # the partitions are read again from their positions after the rebalance
+            tp = TP(found.topic, found.partition)
+            if records and tp in self._get_active_partitions():
+                count += len(records)
+                yield tp, self._to_batch(tp, records, generation)
+        if self._pacer.fetched(count, time.monotonic()):
+            self._thread.pace(self._pacer.min_bytes, self._pacer.max_wait_ms)
+
+    async def _fetchable(self, pickup: Pickup | None) -> set[TP]:
+        """Wait for room and for something to read; return what may be fetched, perhaps nothing."""
+        app: Any = self.app
+        if pickup is None:
+            await self._pause(self.suspend_flow.wait(), UNREADY_POLL_TIMEOUT_S)
+            return set()
+        if not pickup.has_room:
+            await self._pause(pickup.room(), POLL_TIMEOUT_S)
+            if not pickup.has_room:
+                if app.is_retrying():
+                    self._thread.touch()
+                return set()
+        active = self._get_active_partitions() & pickup.open_partitions
+        if not active:
+            await self._pause(self.suspend_flow.wait(), UNREADY_POLL_TIMEOUT_S)
+        return {TP(*tp) for tp in active}
+
+    async def _pause(self, until: Coroutine[Any, Any, object], timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.wait_first(until, self.suspend_flow.wait())
+
+    def _to_batch(self, tp: TP, records: Sequence[Any], generation: int) -> Any:
+        first = records[0]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            first.offset,
+            first.timestamp / 1000.0,
+            first.timestamp_type,
+            None,
+            None,
+            records,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
+
+    def track_message(self, message: Any) -> None:
+        """Track nothing: what is in flight is the app's to know."""
+
+    # -- rebalance: Faust calls these with the flow stopped
+
+    async def perform_seek(self) -> None:
+        """Let the app take over its partitions and seek; it retries, here nothing may fail."""
+        self._read_offset.clear()
+        self.app.begin([TP(*tp) for tp in self.assignment()])
+
+    async def wait_empty(self) -> None:
+        """Drain, store, commit: called before partitions are given away, and on stop."""
+        await self.app.drain()
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit nothing: Faust has no offsets of ours."""
+        return False
+
+    async def verify_all_partitions_active(self) -> None:
+        """Skip Faust's livelock detector, which compares different clocks."""
+
+    def close(self) -> None:
+        """Leave closing to the thread that runs the consumer."""
+
+    # -- what the app asks (the `Group` protocol)
+
+    async def committed(self, partitions: Sequence[TP]) -> Mapping[TP, int | None]:
+        consumer = self._thread._ensure_consumer()
+        found: dict[TP, int | None] = {}
+        for tp in partitions:
+            asked = TopicPartition(*tp)
+            found[tp] = await self._thread.run_inside(partial(consumer.committed, asked))
+        return found
+
+    async def bounds(self, partitions: Sequence[TP]) -> Mapping[TP, tuple[int, int]]:
+        consumer = self._thread._ensure_consumer()
+        wanted = [TopicPartition(*tp) for tp in partitions]
+        first = await self._thread.run_inside(lambda: consumer.beginning_offsets(wanted))
+        end = await self._thread.run_inside(lambda: consumer.end_offsets(wanted))
+        return {TP(*tp): (first[tp], end[tp]) for tp in wanted}
+
+    async def seek_positions(self, positions: Mapping[TP, int]) -> None:
+        consumer = self._thread._ensure_consumer()
+
+        async def seek() -> None:
+            for tp, offset in positions.items():
+                consumer.seek(TopicPartition(*tp), offset)
+
+        await self._thread.run_inside(seek)
+        for tp in positions:
+            self._read_offset.pop(tp, None)
+
+    def end(self, tp: TP) -> int | None:
+        with contextlib.suppress(Exception):  # revoked meanwhile: there is no end to know
+            end: int | None = self._thread._ensure_consumer().highwater(TopicPartition(*tp))
+            return end
+        return None
+
+    async def commit_positions(self, positions: Mapping[TP, int]) -> CommitResult:
+        """Commit; raises what went wrong, other than a rebalance that came first."""
+        consumer = self._thread._ensure_consumer()
+        owned = self.assignment()
+        offsets = {
+            TopicPartition(*tp): OffsetAndMetadata(offset, "")
+            for tp, offset in positions.items()
+            if tp in owned
+        }
+        if not offsets:
+            return CommitResult.REBALANCED
+        settings: StreamSettings = self.app.stream_settings
+        try:
+            async with asyncio.timeout(settings.request_timeout_s):
+                await self._thread.run_inside(lambda: consumer.commit(offsets))
+        except (CommitFailedError, IllegalStateError):
+            return CommitResult.REBALANCED
+        return CommitResult.DONE
+
+
+class ResultlessProducer(driver.Producer):  # type: ignore[misc]
+    """Faust's producer, for `app.send` in a user's code; results go through `ResultProducer`."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "enable_idempotence": True}
+
+
+class MicroBatchTransport(driver.Transport):  # type: ignore[misc]
+    """The transport `stream-infer://`; `build_app` sets it without the entry point, too."""
+
+    Consumer: ClassVar[type[MicroBatchConsumer]] = MicroBatchConsumer
+    Producer: ClassVar[type[ResultlessProducer]] = ResultlessProducer
