@@ -5,7 +5,7 @@ All take float32[n, F] with NaN where missing. The random numbers of a fit come 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,19 @@ class Fitted:
     export: Callable[[Baseline | None, Sequence[str]], bytes]
 
 
+class Estimator(Protocol):
+    """A kind of model that can be fitted; `cost` is about how long that takes beside others."""
+
+    @property
+    def cost(self) -> float:
+        """Relative duration of a fit, for the progress of the whole."""
+        ...
+
+    def fit(self, x: F32, y: F64, seed: int, step: Step) -> Fitted:
+        """Fit x float32[n, F] to y float64[n], telling `step` how far it is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BoostedTrees:
     """Gradient boosting by histograms; half of the features are looked at for each split."""
@@ -41,9 +54,12 @@ class BoostedTrees:
     learning_rate: float = 0.07
     leaf_rows_min: int = 80
     trees_per_step: int = 100
+    cost: float = 8.0
 
     def fit(self, x: F32, y: F64, seed: int, step: Step) -> Fitted:
         """Fit to y float64[n]."""
+        # A column without any value cannot be binned; as a constant it is never split on.
+        x = np.where(np.isnan(x).all(axis=0), np.float32(0), x)
         model = HistGradientBoostingRegressor(
             learning_rate=self.learning_rate,
             max_leaf_nodes=self.leaves,
@@ -81,6 +97,7 @@ class Network:
     averaged_from: int = 3
     batch_rows: int = 512
     learning_rate: float = 1e-3
+    cost: float = 4.0
 
     def fit(self, x: F32, y: F64, seed: int, step: Step) -> Fitted:
         """Fit to y float64[n]."""
@@ -117,6 +134,7 @@ class Linear:
     """Ridge regression on scaled features."""
 
     penalty: float = 10.0
+    cost: float = 0.4
 
     def fit(self, x: F32, y: F64, seed: int, step: Step) -> Fitted:
         """Fit to y float64[n]; has no use for the seed."""
@@ -126,9 +144,6 @@ class Linear:
         step(1.0)
         weight = np.asarray(model.coef_, np.float64).reshape(-1, 1)
         return _network(scaling, [weight], [np.array([float(model.intercept_)])])
-
-
-Estimator = BoostedTrees | Network | Linear
 
 
 def fit_scaling(x: F32) -> Scaling:

@@ -1,7 +1,7 @@
 """Training an ensemble from a table: validate in time's order, choose weights, refit, store."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -27,18 +27,14 @@ from stream_infer.training.estimators import (
     Fitted,
     Linear,
     Network,
-    Step,
 )
 from stream_infer.training.export import INPUT, OUTPUT, Baseline
+from stream_infer.training.steps import Progress, Steps
 from stream_infer.training.weights import rmse, simplex_weights
-
-Progress = Callable[[str, float], None]
-"""Told what is being done and the share of the whole that is done, 0 to 1."""
 
 ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
     {"boosted_trees": BoostedTrees(), "mlp": Network(), "linear": Linear()}
 )
-_COST = {BoostedTrees: 8.0, Network: 4.0, Linear: 0.4}
 _FRAMEWORKS = ("numpy", "onnx", "onnxruntime", "scikit-learn")
 _ROWS_MIN = 100
 _COMPARED_ROWS = 5_000
@@ -106,10 +102,10 @@ def train(
     """
     table = table.take(np.isfinite(table.y) & (table.times_us < cutoff_us))
     _check(table)
-    steps = _Steps(progress or (lambda stage, share: None), estimators)
+    steps = Steps(progress or (lambda stage, share: None), estimators)
     base = _baseline(table, baseline)
-    from_us = int(table.times_us.min())
-    split_us = from_us + round((cutoff_us - from_us) * (1 - validated_share))
+    from_us, to_us = int(table.times_us.min()), int(table.times_us.max()) + 1
+    split_us = from_us + round((to_us - from_us) * (1 - validated_share))
     validation = _validate(table, split_us, base, estimators, seed, steps)
     fitted = _fit_all("fitting", table, base, estimators, seed, steps)
     now = created_at or datetime.now(UTC)
@@ -125,13 +121,13 @@ def train(
             output=OUTPUT,
             created_at=now,
             trained_from=_moment(from_us),
-            trained_to=_moment(cutoff_us),
+            trained_to=_moment(to_us),
             metrics={"validation_rmse": validation.rmse[name]},
             seed=seed,
             frameworks=_frameworks(),
         )
         versions[name] = _store(described, model, table, base, repository, topology)
-    repository.save_ensemble(topology, _ensemble(validation, versions, cutoff_us, now))
+    repository.save_ensemble(topology, _ensemble(validation, versions, to_us, now))
     steps.finish()
     return TrainingReport(
         topology=topology,
@@ -142,36 +138,6 @@ def train(
         weights=validation.weights,
         versions=versions,
     )
-
-
-class _Steps:
-    """Turns the fits' own progress into that of the whole."""
-
-    def __init__(self, tell: Progress, estimators: Mapping[str, Estimator]) -> None:
-        self._tell = tell
-        self._costs = {name: _COST[type(kind)] for name, kind in estimators.items()}
-        # Two rounds of fits, of which the first has fewer rows; storing is a twentieth.
-        self._whole = sum(self._costs.values()) * 2 / 0.95
-        self._done = 0.0
-
-    def tell(self, stage: str) -> None:
-        """Tell of a stage that begins."""
-        self._tell(stage, min(self._done / self._whole, 1.0))
-
-    def of(self, stage: str, name: str) -> Step:
-        """Return what a fit calls with its own share."""
-        begun, cost = self._done, self._costs[name]
-        self.tell(f"{stage} {name}")
-
-        def step(share: float) -> None:
-            self._done = begun + cost * share
-            self.tell(f"{stage} {name}")
-
-        return step
-
-    def finish(self) -> None:
-        """Tell that all is done."""
-        self._tell("trained", 1.0)
 
 
 def _check(table: TrainingTable) -> None:
@@ -213,7 +179,7 @@ def _fit_all(
     base: Baseline | None,
     estimators: Mapping[str, Estimator],
     seed: int,
-    steps: _Steps,
+    steps: Steps,
 ) -> dict[str, Fitted]:
     target = table.y - _base_values(table.x, base)
     return {
@@ -228,7 +194,7 @@ def _validate(
     base: Baseline | None,
     estimators: Mapping[str, Estimator],
     seed: int,
-    steps: _Steps,
+    steps: Steps,
 ) -> _Validation:
     """Fit on the rows before `split_us`; choose the weights on the others."""
     is_early = table.times_us < split_us
@@ -282,7 +248,7 @@ def _store(
 
 
 def _ensemble(
-    validation: _Validation, versions: dict[str, int], cutoff_us: int, now: datetime
+    validation: _Validation, versions: dict[str, int], to_us: int, now: datetime
 ) -> Ensemble:
     each = {name: {"rmse": value} for name, value in validation.rmse.items()}
     return Ensemble(
@@ -290,7 +256,7 @@ def _ensemble(
         versions=versions,
         chosen="least squared error over the validation period; weights at least 0, summing to 1",
         validated_from=_moment(validation.from_us),
-        validated_to=_moment(cutoff_us),
+        validated_to=_moment(to_us),
         metrics=each | {"ensemble": {"rmse": validation.rmse_ensemble}},
         created_at=now,
     )

@@ -26,7 +26,7 @@ def simplex_weights(scores: F64, labels: F64) -> F64:
     for size in range(1, models + 1):
         for face in combinations(range(models), size):
             inside = products[np.ix_(face, face)]
-            weights = np.linalg.lstsq(inside, np.ones(size), rcond=None)[0]
+            weights = np.ones(1) if size == 1 else np.linalg.lstsq(inside, np.ones(size))[0]
             total = weights.sum()
             if not total > 0 or (weights < 0).any():
                 continue
