@@ -23,7 +23,7 @@ check: environment  ## Lint, formatting, strict types, and which part may import
 	.venv/bin/ruff check $(PACKAGES)
 	.venv/bin/ruff format --check $(PACKAGES)
 	.venv/bin/python -m mypy
-	.venv/bin/python -m pytest -q tests/laws/test_arrows.py
+	.venv/bin/python -m pytest -q tests/test_arrows.py
 
 lock: environment  ## Choose the newest allowed versions anew (requirements/*.lock)
 	@.venv/bin/python tools/lock.py
