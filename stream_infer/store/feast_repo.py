@@ -7,6 +7,7 @@ worker whose plan is stored does without.
 import contextlib
 import importlib.util
 import io
+import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
@@ -64,11 +65,13 @@ def apply_and_materialize(
 
     `redis_url` (`redis://...`) replaces the address in `feature_store.yaml`. Rows past their time
     to live are written too: readers judge age by the event. Returns the names of the views.
-    Feast's own output is withheld, for the whole process while this runs.
+    Feast's own output is withheld, for the whole process while this runs. Raises SettingsError
+    where nothing answers at the address.
     """
     report = progress or (lambda stage, part: None)
     report("loading Feast", 0.0)
     store = _store(repo, redis_url)
+    _require_answer(store.config.online_store.connection_string)
     report("applying the feature repository", 0.1)
     with _quietly():
         services = _apply(store, Path(repo))
@@ -106,6 +109,15 @@ def connection_string(redis_url: str) -> str:
     if parts.scheme == "rediss":
         pieces.append("ssl=true")
     return ",".join(pieces)
+
+
+def _require_answer(connection: str) -> None:
+    """Feast would try for a quarter of a minute, and end in a trace."""
+    host, _, port = connection.split(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"Redis for features: no answer at {host}:{port}: {error}") from error
 
 
 def _store(repo: Path, redis_url: str | None = None) -> Any:

@@ -15,8 +15,13 @@ from stream_infer.store.feast_plan import (
     registry_path,
     stored_plan,
 )
-from stream_infer.store.feast_repo import apply, connection_string, load_plan
-from tests.store.feast_types import DEFINITIONS, write_repository
+from stream_infer.store.feast_repo import (
+    apply,
+    apply_and_materialize,
+    connection_string,
+    load_plan,
+)
+from tests.store.feast_types import DAYS, DEFINITIONS, write_repository
 
 # Feast warns of on-demand views, which the repository has so that they are refused.
 pytestmark = pytest.mark.filterwarnings("ignore:On demand feature view:RuntimeWarning")
@@ -157,3 +162,8 @@ def test_redis_addresses_are_respelt_for_feast(url: str, spelling: str) -> None:
 def test_redis_addresses_that_feast_cannot_have_are_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="Redis URL"):
         connection_string(url)
+
+
+def test_an_absent_redis_is_said_at_once(repo: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no answer at 127\.0\.0\.1:1"):
+        apply_and_materialize(repo, DAYS[0], "redis://127.0.0.1:1")
