@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_infer.core.errors import DeclarationError
+from stream_infer.core.inputs import BatchLayout
 
 FORMAT = 1
 CONFIGURATION = "feature_store.yaml"
@@ -86,6 +87,16 @@ class ReadPlan(msgspec.Struct, frozen=True):
     def ttl_us(self) -> NDArray[np.int64]:
         """int64[V]: each view's time to live, 0 for no limit."""
         return np.array([view.ttl_us for view in self.views], np.int64)
+
+    def layout(self) -> BatchLayout:
+        """Return the columns as the core sees them."""
+        return BatchLayout(
+            feature_names=self.names,
+            views=tuple(view.alias for view in self.views),
+            view_of_feature=self.view_of,
+            ttl_us=self.ttl_us,
+            join_fields=tuple(tuple(key.field for key in view.join_keys) for view in self.views),
+        )
 
     def without(self, excluded: Collection[str]) -> "ReadPlan":
         """Return the plan less the columns named; views left without columns are dropped.

@@ -56,6 +56,10 @@ def test_a_plan_tells_names_keys_fields_types_and_time_to_live(repo: Path) -> No
     )
     assert visits.features == (PlanFeature("count", "INT64"), PlanFeature("rate", "DOUBLE"))
     assert visits.source == PlanSource("data/visits.parquet", "event_timestamp")
+    layout = plan.layout()
+    assert layout.feature_names == plan.names
+    assert layout.views == ("users", "visits_there", "shops", "more")
+    assert layout.join_fields == (("user_id",), ("target", "user_id"), ("shop_name",), ("user_id",))
 
 
 def test_text_is_refused_by_name_unless_it_is_excluded(repo: Path) -> None:
