@@ -1,34 +1,38 @@
-"""Streaming online prediction: declare features and ensemble once; stream, HTTP and training agree."""
+"""Streaming online prediction: declare features and ensemble once; stream, HTTP, training agree."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from stream_infer.core.combiners import weighted_mean
-from stream_infer.core.events import Event
-from stream_infer.core.features import (
-    count,
-    distinct,
-    ewm_mean,
-    last,
-    maximum,
-    mean,
-    minimum,
-    ratio,
-    since_last,
-    std,
-    total,
-)
-from stream_infer.core.inputs import feast_service, fields
-from stream_infer.core.stream import Stream
-from stream_infer.core.topology import Label, Topology
+if TYPE_CHECKING:
+    from stream_infer.core.combiners import weighted_mean
+    from stream_infer.core.events import Event
+    from stream_infer.core.features import (
+        count,
+        distinct,
+        ewm_mean,
+        last,
+        maximum,
+        mean,
+        minimum,
+        ratio,
+        since_last,
+        std,
+        total,
+    )
+    from stream_infer.core.inputs import feast_service, fields
+    from stream_infer.core.stream import Stream
+    from stream_infer.core.topology import Label, Topology
 
-
-def faust_app(topology: Topology) -> Any:
-    """Return the topology's Faust app, with settings of the environment (`faust -A … worker`)."""
-    # Late: only workers need Faust.
-    from stream_infer.stream.service import faust_app as build
-
-    return build(topology)
-
+# Imported when first asked for: the command line's help comes without NumPy that way.
+_HOMES = {
+    "weighted_mean": "combiners",
+    "Event": "events",
+    "feast_service": "inputs",
+    "fields": "inputs",
+    "Stream": "stream",
+    "Label": "topology",
+    "Topology": "topology",
+}
 
 __all__ = [
     "Event",
@@ -38,7 +42,6 @@ __all__ = [
     "count",
     "distinct",
     "ewm_mean",
-    "faust_app",
     "feast_service",
     "fields",
     "last",
@@ -51,3 +54,11 @@ __all__ = [
     "total",
     "weighted_mean",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"stream_infer.core.{_HOMES.get(name, 'features')}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,51 @@
+"""The program `stream-infer`: its commands by name."""
+
+import sys
+
+import typer
+
+from stream_infer.cli import check, describe, features, produce, run, show, tail, topics, train
+from stream_infer.cli.output import FAILED, PROGRAM, USAGE, say
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Predict on streams of events: Kafka in, ONNX models on live features, results out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+topics_app = typer.Typer(help="The topics of a topology.", no_args_is_help=True)
+topics_app.command("create")(topics.create)
+topics_app.command("list")(topics.list_)
+features_app = typer.Typer(help="The Feast repository of a topology.", no_args_is_help=True)
+features_app.command("apply")(features.apply)
+features_app.command("materialize")(features.materialize)
+
+app.command()(show.demo)
+app.command()(show.evaluate)
+app.command()(run.worker)
+app.command()(run.serve)
+app.command()(check.check)
+app.add_typer(topics_app, name="topics")
+app.command()(produce.produce)
+app.command()(tail.tail)
+app.command()(train.train)
+app.add_typer(features_app, name="features")
+app.command()(describe.schema)
+app.command()(describe.version)
+
+
+def main() -> None:
+    """Run the program; an error raised on purpose ends it with one line, never with a trace."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from stream_infer.core.errors import SettingsError, StreamInferError
+
+        if not isinstance(error, StreamInferError):
+            raise
+        say(f"{PROGRAM}: {' '.join(str(error).split())}")
+        sys.exit(USAGE if isinstance(error, SettingsError) else FAILED)

@@ -1,0 +1,1 @@
+"""The flight example from nothing to live predictions, and its full evaluation."""
