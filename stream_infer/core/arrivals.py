@@ -1,0 +1,142 @@
+"""The events of a micro-batch, gathered by row: what every aggregate reads and folds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_infer.core.arrays import Bools, Floats, Ints
+from stream_infer.core.panes import Panes, Ring
+from stream_infer.core.shard import Shard
+
+UPDATED = "updated_us"
+T = TypeVar("T")
+
+
+class EventColumns(Protocol):
+    """A micro-batch: event times, event types, and fields as columns."""
+
+    @property
+    def times_us(self) -> Ints: ...
+
+    @property
+    def kinds(self) -> npt.NDArray[np.int8]: ...
+
+    def __len__(self) -> int: ...
+
+    def column(self, name: str, /) -> Floats: ...
+
+    def labels(self, name: str, /) -> list[str | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which events contribute, and with which field: types by index (None: all of them)."""
+
+    types: tuple[int, ...] | None
+    field: str | None
+
+
+class Arrivals:
+    """Events of one micro-batch, sorted by row, and by offset within a row.
+
+    `order`, `row`, `group` and `times_us` are int64[n]: an event's index in the batch, its row, the
+    number of its row within the batch, and its time. `starts` int64[G + 1] bounds the groups, and
+    `old_us` int64[n] is the row's `updated_us` before the batch. With `alone`, each event is a
+    group of its own, so that events do not see each other.
+    """
+
+    def __init__(
+        self, shard: Shard, batch: EventColumns, order: Ints, row: Ints, *, alone: bool
+    ) -> None:
+        self.shard = shard
+        self.batch = batch
+        self.order = order
+        self.row = row
+        self.alone = alone
+        n = len(row)
+        self.times_us: Ints = batch.times_us[order]
+        self.positions = np.arange(n)
+        if alone:
+            self.group, self.starts = self.positions, np.arange(n + 1)
+        else:
+            first = np.empty(n, bool)
+            first[0] = True
+            np.not_equal(row[1:], row[:-1], out=first[1:])
+            self.group = np.cumsum(first) - 1
+            self.starts = np.append(np.flatnonzero(first), n)
+        self.group_row: Ints = row[self.starts[:-1]]
+        self.group_old_us: Ints = self.take(UPDATED, self.group_row)
+        self.old_us: Ints = self.group_old_us[self.group]
+        self._panes: dict[Ring, Panes] = {}
+        self._once: dict[Any, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @cached_property
+    def group_time_us(self) -> Ints:
+        """Latest event time of each group, int64[G]."""
+        return np.maximum.reduceat(self.times_us, self.starts[:-1])
+
+    def panes(self, ring: Ring) -> Panes:
+        """Return where the events stand among the tiles of a ring."""
+        if ring not in self._panes:
+            self._panes[ring] = Panes(
+                ring, self.group, self.starts, self.times_us, self.old_us, self.group_time_us
+            )
+        return self._panes[ring]
+
+    def once(self, key: Any, compute: Callable[[], T]) -> T:
+        """Return what `compute` returned for this key the first time."""
+        if key not in self._once:
+            self._once[key] = compute()
+        value: T = self._once[key]
+        return value
+
+    def matched(self, source: Source) -> Bools:
+        """Return bool[n]: which events are of a source's types and have its field."""
+        return self.once(("matched", source), lambda: self._matched(source))
+
+    def values(self, field: str) -> Floats:
+        """Return a field as float64[n], NaN where missing; a zero is a positive zero."""
+        return self.once(("values", field), lambda: self.batch.column(field)[self.order] + 0.0)
+
+    def take(self, name: str, rows: Ints, slots: Ints | int = 0) -> npt.NDArray[Any]:
+        """Return a copy of one stored column at rows and slots."""
+        flat, index = self._at(name, rows, slots)
+        return flat.take(index)
+
+    def put(self, name: str, rows: Ints, values: npt.NDArray[Any], slots: Ints | int = 0) -> None:
+        """Store values of one column at rows and slots, each of which occurs once."""
+        flat, index = self._at(name, rows, slots)
+        flat[index] = values
+
+    def lower(self, name: str, rows: Ints, values: npt.NDArray[Any], slots: Ints) -> None:
+        """Store the minimum of what is there and `values`; rows and slots may repeat."""
+        flat, index = self._at(name, rows, slots)
+        np.minimum.at(flat, index, values)
+
+    def raise_(self, name: str, rows: Ints, values: npt.NDArray[Any], slots: Ints) -> None:
+        """Store the maximum of what is there and `values`; rows and slots may repeat."""
+        flat, index = self._at(name, rows, slots)
+        np.maximum.at(flat, index, values)
+
+    def _at(self, name: str, rows: Ints, slots: Ints | int) -> tuple[npt.NDArray[Any], Ints]:
+        assert self.shard.dtype.fields is not None
+        column, offset = self.shard.dtype.fields[name][:2]
+        size = column.base.itemsize
+        index = rows * (self.shard.row_bytes // size) + (slots + offset // size)
+        return self.shard.flat(column.base), index
+
+    def _matched(self, source: Source) -> Bools:
+        if source.types is None:
+            mask = np.ones(len(self), bool)
+        else:
+            mask = np.isin(self.batch.kinds[self.order], source.types)
+        if source.field is not None:
+            mask &= ~np.isnan(self.values(source.field))
+        return mask

@@ -1,0 +1,75 @@
+"""The kernel: what each event of a micro-batch sees of its row, and the rows after it.
+
+However a log is cut into batches, answers and rows are the same, bit for bit.
+"""
+
+import numpy as np
+
+from stream_infer.core.arrays import Floats, Ints
+from stream_infer.core.arrivals import UPDATED, Arrivals, EventColumns
+from stream_infer.core.shard import EMPTY_ROW, Shard
+from stream_infer.core.windows import ViewPlan
+
+PIECE_BITS = 11
+PIECE = 1 << PIECE_BITS  # larger pieces fall out of the processor's caches
+
+
+def read(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Floats:
+    """Answer each event from the stored rows alone: float64[n, F], NaN where missing.
+
+    `rows` int64[n] are the events' rows; -1 reads as an empty row. Changes nothing.
+    """
+    answers = np.empty((len(batch), len(plan.features)))
+    places = np.arange(len(batch))
+    for start in range(0, len(batch), PIECE):
+        order = places[start : start + PIECE]
+        answers[order] = _answer_alone(plan, shard, rows, batch, order)
+    return answers
+
+
+def fold(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Floats:
+    """Answer each event as it is processed, in offset order, and fold it into its row.
+
+    Returns float64[n, F]: each event sees its row with all events before it in the batch. `rows`
+    int64[n] are the events' rows; where -1, the event is answered as from an empty row and is not
+    folded. Changed rows become dirty.
+    """
+    answers = np.empty((len(batch), len(plan.features)))
+    for start in range(0, len(batch), PIECE):
+        piece = rows[start : start + PIECE]
+        # One sort of (row, offset) pairs packed into single numbers gives both.
+        packed = (piece << PIECE_BITS) + np.arange(len(piece))
+        packed.sort()
+        order, row = (packed & (PIECE - 1)) + start, packed >> PIECE_BITS
+        keyless = int(np.searchsorted(row, 0))
+        if keyless:
+            nowhere, order, row = order[:keyless], order[keyless:], row[keyless:]
+            answers[nowhere] = _answer_alone(plan, shard, rows, batch, nowhere)
+        if not len(row):
+            continue
+        arrivals = Arrivals(shard, batch, order, row, alone=False)
+        answers[order] = _answer(plan, arrivals)
+        for aggregate in plan.aggregates:
+            aggregate.fold(arrivals)
+        newest_us = np.maximum(arrivals.group_old_us, arrivals.group_time_us)
+        arrivals.put(UPDATED, arrivals.group_row, newest_us)
+        shard.touch(arrivals.group_row)
+    return answers
+
+
+def _answer_alone(
+    plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns, order: Ints
+) -> Floats:
+    row = np.where(rows[order] < 0, EMPTY_ROW, rows[order])
+    return _answer(plan, Arrivals(shard, batch, order, row, alone=True))
+
+
+def _answer(plan: ViewPlan, arrivals: Arrivals) -> Floats:
+    answers = np.empty((len(arrivals), len(plan.features)))
+    for column, (aggregate, question) in plan.asked:
+        answers[:, column] = aggregate.answer(arrivals, question)
+    for column, numerator, denominator in plan.ratios:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            quotient = answers[:, numerator] / answers[:, denominator]
+        answers[:, column] = np.where(np.isfinite(quotient), quotient, np.nan)
+    return answers
