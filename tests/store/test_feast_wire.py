@@ -47,8 +47,9 @@ def same(decoded: float, value: Any) -> bool:
 def test_decoding_inverts_feasts_serialisation(dtype: str) -> None:
     name, values = TYPES[dtype]
 
-    @given(st.lists(st.none() | values, max_size=20))
-    def check(column: list[Any]) -> None:
+    @given(st.lists(st.none() | values, max_size=10), st.integers(1, 5))
+    def check(some: list[Any], times: int) -> None:
+        column = some * times  # Many are decoded together, few one by one.
         stored = [feast_value(name, value) for value in column]
         decoded = decode_column(dtype, stored)
         assert all(map(same, decoded.tolist(), column))
@@ -60,19 +61,22 @@ def test_decoding_inverts_feasts_serialisation(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_values_of_an_earlier_schema_are_read_as_what_they_are(dtype: str) -> None:
     stored = [feast_value(name, name == "bool_val" or 1) for name, _ in TYPES.values()]
-    assert decode_column(dtype, stored).tolist() == [1.0] * len(TYPES)
+    for times in (1, 9):
+        assert decode_column(dtype, stored * times).tolist() == [1.0] * len(TYPES) * times
 
 
 @given(st.binary(max_size=14))
 def test_bytes_that_are_no_number_are_missing_and_harmless(text: bytes) -> None:
     for dtype in TYPES:
-        assert len(decode_column(dtype, [text, None])) == 2
+        for times in (1, 9):
+            assert len(decode_column(dtype, [text, None] * times)) == 2 * times
     decode_timestamp(text)
 
 
 def test_absent_fields_and_text_are_missing() -> None:
     stored = [None, b"", feast_value("string_val", "12345678")]
     for dtype in TYPES:
+        assert all(math.isnan(value) for value in decode_column(dtype, stored * 9).tolist())
         assert all(math.isnan(value) for value in decode_column(dtype, stored).tolist())
 
 
