@@ -1,7 +1,7 @@
 # Everything needs only Python 3.11 to 3.13 and make; what it installs goes into .venv (and .kafka).
 PYTHON ?= python3
 ARGS ?=
-PACKAGES := stream_infer topologies features tests tools
+PACKAGES := stream_infer topologies features tests tools deploy
 .DEFAULT_GOAL := help
 .PHONY: help demo test check evaluate lock clean environment kafka
 
