@@ -1,0 +1,80 @@
+"""Histograms of plain numbers, and what an HTTP server counts; Prometheus reads them on demand."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0),
+)
+
+
+class Histogram:
+    """Counts of values by upper bound; `counts` int64[B+1], the last beyond all bounds."""
+
+    __slots__ = ("_edges", "bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
+        self.bounds = tuple(bounds)
+        self.counts: list[int] = [0] * (len(bounds) + 1)
+        self.total = 0.0
+        self._edges = np.array(bounds, np.float64)
+
+    @property
+    def count(self) -> int:
+        """How many values were observed."""
+        return sum(self.counts)
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def observe_many(self, values: npt.NDArray[np.float64]) -> None:
+        """Count float64[n] values; NaN is left out."""
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return
+        places = np.searchsorted(self._edges, values)
+        for place, n in enumerate(np.bincount(places, minlength=len(self.counts)).tolist()):
+            self.counts[place] += n
+        self.total += float(values.sum())
+
+    def quantile(self, q: float) -> float | None:
+        """Estimate a quantile by linear interpolation within its bucket; None without values."""
+        target, seen = q * self.count, 0
+        if not self.count:
+            return None
+        low = 0.0
+        for bound, n in zip(self.bounds, self.counts, strict=False):
+            if n and seen + n >= target:
+                return low + (bound - low) * (target - seen) / n
+            seen, low = seen + n, bound
+        return self.bounds[-1]
+
+
+@dataclass(slots=True)
+class HttpMetrics:
+    """Counts of one HTTP server; requests by (method, route, status)."""
+
+    requests: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    duration_s: dict[str, Histogram] = field(default_factory=dict)
+    scored: int = 0
+    score_batches: int = 0
+    shed: int = 0
+    published: int = 0
+    clients: int = 0
+    lost: int = 0
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request; `route` is a path template, never a caller's path."""
+        key = (method, route, status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        histogram = self.duration_s.get(route)
+        if histogram is None:
+            histogram = self.duration_s[route] = Histogram()
+        histogram.observe(seconds)

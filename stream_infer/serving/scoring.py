@@ -1,0 +1,229 @@
+"""Scoring events over HTTP: as of now, on the rows that the worker stores, and writing nothing."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from redis.asyncio import Redis
+
+from stream_infer.core.columns import Batch, Reject
+from stream_infer.core.events import tag_of
+from stream_infer.core.predictions import Scored, make_predictions
+from stream_infer.core.results import Prediction, moment
+from stream_infer.core.shard import Shard
+from stream_infer.core.vectors import BatchColumns, Vectors
+from stream_infer.monitoring.metrics import HttpMetrics
+from stream_infer.serving.bodies import Body, place_and_reason
+from stream_infer.serving.errors import (
+    EventProblem,
+    InvalidJsonError,
+    NotAcceptableError,
+    ServingError,
+)
+from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.state import partition_prefix
+from stream_infer.stream.producer import Partitioner
+from stream_infer.stream.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the store holds for the events of a batch.
+
+    `shards` are rows by view; `stream_times_us` the newest folded event time by partition, where
+    it was asked for and something is stored.
+    """
+
+    shards: Mapping[str, Shard]
+    columns: BatchColumns | None
+    partitions: list[int]
+    stream_times_us: Mapping[int, int]
+
+
+class Scorer:
+    """Scores events of one topology; `partitions` is how many its stream's topic has.
+
+    Events are scored independently of one another, whatever shares their batch. Methods raise
+    redis.RedisError when Redis does not answer, and StateError for rows that another declaration
+    of the topology made.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        redis: Redis,
+        partitions: int,
+        *,
+        reader: BatchFeatureReader | None = None,
+        metrics: HttpMetrics | None = None,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.runtime = runtime
+        self.partitions = partitions
+        self._redis = redis
+        self._reader = reader
+        self._metrics = metrics if metrics is not None else HttpMetrics()
+        self._wall_us = wall_us
+        self._partitioner = Partitioner()
+
+    async def predict(self, bodies: Sequence[Body]) -> Sequence[list[Prediction] | Exception]:
+        """Score the events of several requests together: predictions, or what is wrong, for each.
+
+        A request with an event that is not acceptable is refused as a whole.
+        """
+        values = [value for body in bodies for value in body.events]
+        batch = self.decode(values)
+        problems = self.problems(batch)
+        scored = batch.take(self.runtime.engine.scored_mask(batch))
+        predictions = await self._predictions(scored) if len(scored) else []
+        found = dict(zip(scored.positions.tolist(), predictions, strict=True))
+        self._metrics.scored += len(scored)
+        self._metrics.score_batches += 1
+        answers: list[list[Prediction] | Exception] = []
+        start = 0
+        for body in bodies:
+            stop = start + len(body.events)
+            wrong = [reject for reject in problems if start <= reject.position < stop]
+            if wrong:
+                answers.append(refusal(body, start, wrong))
+            else:
+                answers.append([found[position] for position in range(start, stop)])
+            start = stop
+        return answers
+
+    def decode(self, values: Sequence[bytes]) -> Batch:
+        """Decode and check events exactly as the stream does, as if they were published now."""
+        n = len(values)
+        now_us = np.full(n, self._wall_us(), np.int64)
+        return self.runtime.engine.decode(values, np.arange(n, dtype=np.int64), now_us)
+
+    def problems(self, batch: Batch) -> list[Reject]:
+        """Return what keeps events from being scored: broken ones, and those of another type."""
+        engine, stream = self.runtime.engine, self.runtime.topology.stream
+        other = ~engine.scored_mask(batch)
+        wanted = tag_of(self.runtime.topology.on)
+        unwanted = [
+            Reject(
+                int(batch.positions[i]),
+                "validate",
+                f"a {wanted!r} event is scored, not {tag_of(stream.event_types[kind])!r}"
+                " - at `$.type`",
+            )
+            for i, kind in zip(np.flatnonzero(other), batch.kinds[other], strict=True)
+        ]
+        return sorted([*batch.rejects, *unwanted], key=lambda reject: reject.position)
+
+    async def read(self, batch: Batch, *, with_times: bool = False) -> Read:
+        """Fetch the rows of all views and the batch features in one round trip."""
+        topology = self.runtime.topology
+        partitions = self._partitions_of(batch)
+        wanted: dict[int, dict[tuple[str, str], None]] = {}
+        for view in topology.views:
+            for partition, key in zip(partitions, batch.keys(view.by), strict=True):
+                if key is not None:
+                    wanted.setdefault(partition, {})[view.name, key] = None
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition, rows in wanted.items():
+            prefix = partition_prefix(topology.name, partition)
+            pipeline.mget([f"{prefix}{view}:{key}" for view, key in rows])
+        if with_times:
+            for partition in wanted:
+                pipeline.hget(partition_prefix(topology.name, partition) + "meta", "stream_time_us")
+        request = None
+        if self._reader is not None:
+            request = self._reader.request({f: batch.raw(f) for f in self._reader.plan.fields})
+            for command in request.commands:
+                pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute() if len(pipeline) else []
+        shards = self._shards(wanted, replies)
+        times: dict[int, int] = {}
+        start = len(wanted)
+        if with_times:
+            known = zip(wanted, replies[start : 2 * start], strict=True)
+            times = {partition: int(text) for partition, text in known if text is not None}
+            start *= 2
+        columns = None
+        if self._reader is not None and request is not None:
+            columns = BatchColumns(*self._reader.absorb(request, replies[start:]))
+        return Read(shards, columns, partitions, times)
+
+    def vectors(self, read: Read, batch: Batch) -> Vectors:
+        """Return the vectors of a batch, given what was read for it."""
+        return self.runtime.engine.read_vectors(read.shards, batch, read.columns)
+
+    def predictions(self, batch: Batch, vectors: Vectors, scored: Scored) -> list[Prediction]:
+        """Return predictions whose ids say that no record of the log stands behind them."""
+        topology = self.runtime.topology
+        return make_predictions(
+            topology,
+            self.runtime.versions,
+            batch,
+            vectors,
+            scored,
+            [f"{topology.name}:http:{uuid.uuid4()}" for _ in range(len(batch))],
+            moment(self._wall_us()),
+            None,
+        )
+
+    def warm_up(self) -> None:
+        """Run the models once, on inputs that are all missing."""
+        width = len(self.runtime.engine.vector_names)
+        nothing = np.full((1, width), np.nan)
+        no_reasons = np.zeros((1, 0), bool)
+        self.runtime.score(Vectors(nothing, no_reasons, (), np.zeros(1, np.int64)))
+
+    async def _predictions(self, batch: Batch) -> list[Prediction]:
+        vectors = self.vectors(await self.read(batch), batch)
+        return self.predictions(batch, vectors, self.runtime.score(vectors))
+
+    def _partitions_of(self, batch: Batch) -> list[int]:
+        choices = range(self.partitions)
+        keys = batch.labels(self.runtime.topology.stream.key)
+        return [self._partitioner.partition((key or "").encode(), choices) for key in keys]
+
+    def _shards(
+        self, wanted: Mapping[int, Mapping[tuple[str, str], None]], replies: Sequence[Any]
+    ) -> dict[str, Shard]:
+        """Put rows into shards of their own, by view: keys of different partitions differ."""
+        keys: dict[str, list[str]] = {view.name: [] for view in self.runtime.topology.views}
+        payloads: dict[str, list[bytes | None]] = {name: [] for name in keys}
+        for rows, found in zip(wanted.values(), replies, strict=False):
+            for (view, key), payload in zip(rows, found, strict=True):
+                keys[view].append(key)
+                payloads[view].append(payload)
+        shards = {}
+        for declared in self.runtime.topology.views:
+            name = declared.name
+            shards[name] = Shard(declared.plan.row_dtype, len(keys[name]) + 1)
+            shards[name].insert(keys[name], payloads[name])
+        return shards
+
+
+def refusal(body: Body, start: int, rejects: Sequence[Reject]) -> ServingError:
+    """Return the error for a request with unacceptable events; its first event is at `start`."""
+    first = rejects[0]
+    if not body.many and _is_not_json(body.events[0]):
+        return InvalidJsonError(first.reason, "body", "send an event as JSON, or an array of them")
+    problems = []
+    for reject in rejects:
+        index = reject.position - start
+        where, what = place_and_reason(reject.reason, index, body.many)
+        problems.append(EventProblem(index, where, what))
+    what = problems[0].what
+    if len(problems) > 1:
+        what = f"{len(problems)} of {len(body.events)} events are not acceptable; first: {what}"
+    return NotAcceptableError(
+        what, problems[0].where, "correct the event; its schema is in /openapi.json", problems
+    )
+
+
+def _is_not_json(value: bytes) -> bool:
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    return False

@@ -1,0 +1,146 @@
+"""The HTTP server as a program: `serve` returns when it is told to stop."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from stream_infer.core.errors import SettingsError
+from stream_infer.loading import load_topology
+from stream_infer.serving.app import create_app
+from stream_infer.serving.guarding import check_binding
+from stream_infer.serving.limits import CONNECTIONS_MAX, HEADERS_TIMEOUT_S, KEEP_ALIVE_TIMEOUT_S
+from stream_infer.serving.services import Services, build_services
+from stream_infer.settings import Settings
+from stream_infer.stream.runtime import build_runtime
+
+log = logging.getLogger("stream_infer.serving")
+
+
+class DeadlineProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's HTTP, closing a connection that takes too long to send a request's headers."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._await_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a request that is only begun starts the clock."""
+        super().data_received(data)
+        if self._deadline is None and self._between_requests():
+            self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _await_headers(self) -> None:
+        self._waited_from = self.cycle
+        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(
+            HEADERS_TIMEOUT_S, self._expire
+        )
+
+    def _expire(self) -> None:
+        self._deadline = None
+        if self.cycle is self._waited_from and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server; asked to stop, it ends live streams so that it can drain."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop: finish what is in flight; a second time, at once."""
+        self._services.hub.close()
+        super().handle_exit(sig, frame)
+
+    def stop(self) -> None:
+        """Stop as a signal would."""
+        self.handle_exit(signal.SIGTERM, None)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Return a listening socket; raises SettingsError where the address cannot be had."""
+    check_binding(settings)
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.http_host, settings.http_port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}; choose "
+            "another STREAM_INFER_HTTP_PORT (0: any free one)"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def make_server(services: Services) -> Server:
+    """Return a server for services, not started yet."""
+    settings = services.settings
+    config = uvicorn.Config(
+        create_app(services),
+        http=DeadlineProtocol,
+        ws="none",
+        lifespan="off",
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS_MAX + settings.sse_clients_max,
+        timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
+        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+    )
+    return Server(config, services)
+
+
+def serve(topology_names: Sequence[str], settings: Settings) -> int:
+    """Serve topologies over HTTP until SIGINT or SIGTERM; return 0.
+
+    Prints one line with the server's address. Redis or Kafka being absent is told and tried again;
+    the server answers 503 where it needs them. Raises DeclarationError, ModelError or SettingsError
+    before it listens.
+    """
+    check_binding(settings)
+    runtimes = [build_runtime(load_topology(name), settings) for name in topology_names]
+    listener = bind(settings)
+    services = build_services(runtimes, settings)
+    services.warm_up()
+    gc.collect()
+    gc.freeze()
+    server = make_server(services)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"stream-infer serves {', '.join(services.served)} at http://{shown}:{port}/", flush=True)
+    try:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_run(server, services, listener))
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+async def _run(server: Server, services: Services, listener: socket.socket) -> None:
+    async with services.running():
+        await server.serve(sockets=[listener])
