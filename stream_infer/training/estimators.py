@@ -47,13 +47,18 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BoostedTrees:
-    """Gradient boosting by histograms; half of the features are looked at for each split."""
+    """Gradient boosting by histograms; half of the features are looked at for each split.
+
+    The trees do not depend on `threads`. More than one is faster on an idle machine only: they wait
+    for each other by spinning, and beside other work a fit then takes many times as long.
+    """
 
     trees: int = 200
     leaves: int = 31
     learning_rate: float = 0.07
     leaf_rows_min: int = 80
     trees_per_step: int = 100
+    threads: int = 1
     cost: float = 8.0
 
     def fit(self, x: F32, y: F64, seed: int, step: Step) -> Fitted:
@@ -71,12 +76,8 @@ class BoostedTrees:
             random_state=seed,
         )
         for trees in range(self.trees_per_step, self.trees, self.trees_per_step):
-            model.max_iter = trees
-            model.fit(x, y)
-            step(trees / self.trees)
-        model.max_iter = self.trees
-        model.fit(x, y)
-        step(1.0)
+            self._grow(model, x, y, trees, step)
+        self._grow(model, x, y, self.trees, step)
 
         def export(baseline: Baseline | None, features: Sequence[str]) -> bytes:
             # Private to scikit-learn, which has no public way; `fit` compares the exported model's
@@ -86,6 +87,14 @@ class BoostedTrees:
             return export_trees(trees, constant, baseline, features)
 
         return Fitted(model.predict, export)
+
+    def _grow(
+        self, model: HistGradientBoostingRegressor, x: F32, y: F64, trees: int, step: Step
+    ) -> None:
+        model.max_iter = trees
+        with threadpool_limits(self.threads, user_api="openmp"):
+            model.fit(x, y)
+        step(trees / self.trees)
 
 
 @dataclass(frozen=True, slots=True)
