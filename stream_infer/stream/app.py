@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from faust.app.base import BootStrategy
 from faust.tables import TableManager
 from yarl import URL
 
-from stream_infer.core.errors import StreamInferError
+from stream_infer.core.errors import DeclarationError, StreamInferError
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.ownership import Ownership
 from stream_infer.stream.pickup import Pickup
@@ -24,6 +25,8 @@ from stream_infer.stream.topics import TopicSpec, create_topics, message_bytes_m
 from stream_infer.stream.transport import MicroBatchConsumer, MicroBatchTransport
 
 log = logging.getLogger("stream_infer.stream")
+LAG_INTERVAL_S = 0.1
+
 faust_log = logging.getLogger("faust")
 
 ProcessorFactory = Callable[[Mapping[str, int]], Awaitable[Processor] | Processor]
@@ -78,6 +81,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._ownership: Ownership | None = None
         self._results: ResultProducer | None = None
         self._stop_connecting = asyncio.Event()
+        self._draining = asyncio.Lock()
+        self._lag_measured_s = 0.0
         self.ready = asyncio.Event()
         """Set once partitions (possibly none) were assigned for the first time."""
         super().__init__(name, **options)
@@ -106,18 +111,27 @@ class StreamApp(faust.App):  # type: ignore[misc]
         broker = ",".join(settings.bootstrap)
         refusal: list[StreamInferError] = []
 
-        async def attempt() -> None:
+        async def prepare_topics() -> None:
             topics = [*self.source_topics, *self.other_topics]
             try:
                 self.partition_counts = await create_topics(settings.bootstrap, topics)
+            except DeclarationError as error:
+                refusal.append(error)
+
+        async def make_processor() -> None:
+            try:
                 made = self._processor_factory(self.partition_counts)
                 self.processor = await made if isinstance(made, Awaitable) else made
             except StreamInferError as error:
                 refusal.append(error)
 
-        await self._persist(f"Kafka at {broker} is not reachable", attempt)
-        if refusal:
-            raise refusal[0]
+        for what, step in (
+            (f"Kafka at {broker} is not reachable", prepare_topics),
+            ("preparing the topology", make_processor),
+        ):
+            await self._persist(what, step)
+            if refusal:
+                raise refusal[0]
         self._results = ResultProducer(settings, self.counters, client_id=f"{self.conf.id}-results")
         names = [spec.name for spec in self.other_topics]
         self._results.limit(await message_bytes_max(settings.bootstrap, names))
@@ -136,6 +150,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
     async def on_stop(self) -> None:
         """Drain (through Faust's own order of stopping), then close what is ours."""
         await super().on_stop()
+        if self._consumer is not None:
+            self._consumer.close_unstarted()
         await self.drain()
         if self._results is not None:
             await self._results.stop()
@@ -153,19 +169,29 @@ class StreamApp(faust.App):  # type: ignore[misc]
 
     def is_retrying(self) -> bool:
         """Tell whether work stands still because something outside is away."""
-        return self.counters.retrying is not None
+        return bool(self.counters.retrying)
 
     def polled(self) -> None:
-        self.counters.last_poll_s = self.loop.time()
+        """Note a poll of the log."""
+        self.counters.last_poll_s = time.monotonic()
+        self.measure_lag()
+
+    def measure_lag(self) -> None:
+        """Measure the lag, not too often."""
+        now_s = time.monotonic()
+        if self._ownership is not None and now_s - self._lag_measured_s > LAG_INTERVAL_S:
+            self._lag_measured_s = now_s
+            self._ownership.measure_lag()
 
     def begin(self, partitions: Sequence[TP]) -> None:
         """Start to own partitions, at the end of a rebalance."""
         assert self.processor is not None
         assert self._results is not None
-        self.counters.rebalances += 1
         if self._ownership is not None:
-            log.error("partitions assigned before the earlier ones were given back; ignored")
+            log.warning("partitions were assigned before the earlier ones were given back")
+            self.add_future(self._begin_anew(partitions))
             return
+        self.counters.rebalances += 1
         consumer: MicroBatchConsumer = self.consumer
         self._ownership = Ownership(
             partitions,
@@ -179,15 +205,24 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._ownership.start()
         self.ready.set()
 
+    async def _begin_anew(self, partitions: Sequence[TP]) -> None:
+        await self.drain()
+        self.begin(partitions)
+
+    async def _on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
+        await super()._on_partitions_assigned(assigned, generation_id)
+        if not assigned:  # more workers than partitions: ready, with nothing to do
+            self.counters.ready = True
+            self.ready.set()
+
     def _fail(self, error: Exception) -> None:
         self.add_future(self.crash(error))
 
     async def drain(self) -> None:
         """Finish what is in flight, store, commit and give the partitions back."""
-        ownership = self._ownership
-        if ownership is not None:
-            await ownership.close()
-            if self._ownership is ownership:
+        async with self._draining:  # a rebalance and a stop may ask for it at the same time
+            if self._ownership is not None:
+                await self._ownership.close()
                 self._ownership = None
 
     def deliver(self, tp: TP, records: Sequence[Any]) -> None:

@@ -34,8 +34,8 @@ class StreamCounters:
     oldest_in_flight_s: float | None = None
     """When the oldest batch not yet acknowledged was taken."""
     lag_records: dict[TP, int] = field(default_factory=dict)
-    """Per partition owned: end of the log minus the next offset to process."""
+    """Per partition owned: end of the log minus the first offset not acknowledged."""
     ready: bool = False
     """Partitions (possibly none) are assigned and open."""
-    retrying: str | None = None
-    """What is being tried again, and why; None when all is well."""
+    retrying: dict[str, str] = field(default_factory=dict)
+    """What is being tried again, and why; empty when all is well."""

@@ -127,6 +127,12 @@ class Ownership:
         self._counters.oldest_in_flight_s = None
         self._counters.lag_records.clear()
 
+    def measure_lag(self) -> None:
+        """Count, per partition, what the log holds beyond the last acknowledged event."""
+        for tp, mark in self._watermarks.items():
+            if (end := self._group.end(tp)) is not None:
+                self._counters.lag_records[tp] = max(end - mark.position, 0)
+
     async def _open(self, partitions: Sequence[TP]) -> None:
         """Take ownership, seek, accept records."""
         committed = await self._persist(
@@ -203,8 +209,6 @@ class Ownership:
             tickets = []
             for tp, position in outcome.positions.items():
                 tickets.append((tp, marks[tp], marks[tp].take(position)))
-                if (end := self._group.end(tp)) is not None:
-                    self._counters.lag_records[tp] = max(end - position, 0)
             return _InFlight(delivery, tickets, taken_s)
         return None
 

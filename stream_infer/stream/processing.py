@@ -83,7 +83,8 @@ class Processor(Protocol):
 
     `process` is never called twice at a time, nor are `acknowledged`, `idle` and `revoke`; but
     those may run while `process` waits. Every method is called again after an error, so a call
-    that raises must leave no trace. `FencedError` means that another worker owns the partitions.
+    that raises must leave no trace. `FencedError` means that another worker owns the partitions:
+    they are not revoked, but may be assigned again.
     """
 
     async def assign(

@@ -45,21 +45,21 @@ async def persist(
     while True:
         try:
             result = await attempt()
-        except FencedError:
-            counters.retrying = None
+        except (FencedError, asyncio.CancelledError):
+            counters.retrying.pop(what, None)
             raise
         except Exception as error:
             counters.retries += 1
-            counters.retrying = f"{what}: {_describe(error)}"
-            if stop.is_set():
-                raise GaveUp(what) from error
-            log.warning("%s; trying again in %.1f s", counters.retrying, delay_s)
-            log.debug("%s failed", what, exc_info=True)
-            if await wait_for_event(stop, delay_s):
+            counters.retrying[what] = reason = _describe(error)
+            if not stop.is_set():
+                log.warning("%s: %s; trying again in %.2g s", what, reason, delay_s)
+                log.debug("%s failed", what, exc_info=True)
+            if stop.is_set() or await wait_for_event(stop, delay_s):
+                counters.retrying.pop(what, None)
                 raise GaveUp(what) from error
             delay_s = min(delay_s * 2, delay_max_s)
         else:
-            counters.retrying = None
+            counters.retrying.pop(what, None)
             return result
 
 

@@ -9,7 +9,13 @@ import msgspec
 from aiokafka import AIOKafkaClient
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from stream_infer.core.errors import DeclarationError
 
@@ -47,16 +53,15 @@ async def create_topics(
     """Create what is missing; return the partition count of every topic known to the broker.
 
     A broker that cannot create topics gets a log line; they may appear on first use. Raises
-    DeclarationError where an existing topic has another number of partitions than declared, and
-    aiokafka's KafkaError when the broker cannot be reached.
+    DeclarationError where an existing topic has another number of partitions than declared,
+    TimeoutError when topics do not appear, and aiokafka's KafkaError when the broker is away.
     """
     wanted = {spec.name: spec for spec in specs}
     counts = await partition_counts(bootstrap, list(wanted))
     missing = [spec for name, spec in wanted.items() if name not in counts]
-    if missing and await _create(bootstrap, missing, partitions_default, timeout_s):
-        async with asyncio.timeout(timeout_s):
-            while not set(wanted) <= set(counts):
-                counts = await partition_counts(bootstrap, list(wanted))
+    if missing:
+        await _create(bootstrap, missing, partitions_default, timeout_s)
+        counts = await _counts_of_all(bootstrap, list(wanted), timeout_s)
     for name, spec in wanted.items():
         count = counts.get(name)
         if count is not None and spec.partitions not in (None, count):
@@ -66,6 +71,24 @@ async def create_topics(
                 "or use another topic: keys would move between partitions",
             )
     return counts
+
+
+async def _counts_of_all(
+    bootstrap: str | Sequence[str], names: Sequence[str], timeout_s: float
+) -> dict[str, int]:
+    """Return the partition counts once every topic has its leaders; raises TimeoutError.
+
+    Asking by name creates a topic on brokers that create topics by use.
+    """
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return {name: len(await client._wait_on_metadata(name)) for name in names}
+    except TimeoutError:
+        raise TimeoutError(f"topics {', '.join(names)} do not all exist") from None
+    finally:
+        await client.close()
 
 
 async def partition_counts(bootstrap: str | Sequence[str], names: Sequence[str]) -> dict[str, int]:
@@ -109,8 +132,8 @@ async def message_bytes_max(bootstrap: str | Sequence[str], names: Sequence[str]
 
 async def _create(
     bootstrap: str | Sequence[str], specs: Sequence[TopicSpec], partitions: int, timeout_s: float
-) -> bool:
-    """Create topics; return whether the broker can."""
+) -> None:
+    """Create topics, or say that the broker does not."""
     admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     names = ", ".join(spec.name for spec in specs)
     try:
@@ -128,13 +151,13 @@ async def _create(
             ],
             timeout_ms=int(timeout_s * 1000),
         )
-    except Exception as error:
+    except (IncompatibleBrokerVersion, KafkaConnectionError) as error:
         log.warning(
             "the broker does not create topics (%s); %s must exist or appear on first use",
             type(error).__name__,
             names,
         )
-        return False
+        return
     finally:
         await admin.close()
     for name, code, *rest in answer.topic_errors:
@@ -143,4 +166,3 @@ async def _create(
             reason = rest[0] if rest and rest[0] else error_type.__name__
             raise KafkaError(f"topic {name!r} could not be created: {reason}")
     log.info("created %s", names)
-    return True

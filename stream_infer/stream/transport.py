@@ -40,6 +40,7 @@ class Worker(Protocol):
     def pickup(self) -> Pickup | None: ...
     def is_retrying(self) -> bool: ...
     def polled(self) -> None: ...
+    def measure_lag(self) -> None: ...
     def begin(self, partitions: Sequence[TP]) -> None: ...
     async def drain(self) -> None: ...
 
@@ -170,6 +171,13 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
                 POLL_TIMEOUT_S if complete else UNREADY_POLL_TIMEOUT_S,
                 app.stream_settings.batch_records_max,
             )
+        except self.consumer_stopped_errors:
+            raise
+        except Exception as error:  # it must not end the app; Faust would
+            app.counters.retries += 1
+            log.warning("fetching failed: %r; trying again", error)
+            await self._pause(self.suspend_flow.wait(), app.stream_settings.retry_delay_min_s)
+            return
         finally:
             self.not_waiting_next_records.set()
         app.polled()
@@ -195,6 +203,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         if not pickup.has_room:
             await self._pause(pickup.room(), POLL_TIMEOUT_S)
             if not pickup.has_room:
+                app.measure_lag()
                 if app.is_retrying():
                     self._thread.touch()
                 return set()
@@ -246,6 +255,11 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def verify_all_partitions_active(self) -> None:
         """Skip Faust's livelock detector, which compares different clocks."""
+
+    def close_unstarted(self) -> None:
+        """Close the loop of a thread that was never started: nobody else will."""
+        if not self._thread._thread_started.is_set():
+            self._thread.thread_loop.close()
 
     def close(self) -> None:
         """Leave closing to the thread that runs the consumer."""

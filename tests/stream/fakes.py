@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from stream_infer.stream.processing import (
     TP,
@@ -22,12 +22,12 @@ class Echo:
         *,
         start: Mapping[TP, int] | None = None,
         failures: int = 0,
-        before: Callable[[], None] | None = None,
+        work_s: float = 0.0,
     ) -> None:
         self.output = output
         self.start = start or {}
         self.failures = failures
-        self.before = before
+        self.work_s = work_s
         self.owned: set[TP] = set()
         self.committed_seen: dict[TP, int | None] = {}
         self.processed: list[tuple[TP, int]] = []
@@ -47,12 +47,10 @@ class Echo:
 
     async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
         self.calls.append("process")
-        if self.before is not None:
-            self.before()
         if self.failures:
             self.failures -= 1
             raise ConnectionError("the store is away")
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.work_s)
         records: list[OutgoingRecord] = []
         for tp, consumed in batch.items():
             if tp not in self.owned:

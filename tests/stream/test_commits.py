@@ -1,0 +1,73 @@
+"""Commits: coalesced, tried again, and never believed before Kafka confirmed them."""
+
+import asyncio
+
+from stream_infer.stream.commits import CommitResult, Committer
+from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.processing import TP
+
+A, B = TP("t", 0), TP("t", 1)
+
+
+class Coordinator:
+    def __init__(self, *answers: CommitResult | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[dict[TP, int]] = []
+
+    async def commit(self, positions):
+        self.asked.append(dict(positions))
+        answer = self.answers.pop(0) if self.answers else CommitResult.DONE
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_positions_noted_between_two_commits_travel_together():
+    coordinator = Coordinator()
+    committer = Committer(coordinator.commit, 60.0, StreamCounters())
+    committer.note({A: 1, B: 5})
+    committer.note({A: 2})
+    assert await committer.flush()
+    assert coordinator.asked == [{A: 2, B: 5}]
+    assert await committer.flush()
+    assert len(coordinator.asked) == 1
+
+
+async def test_a_failed_commit_is_not_recorded_and_is_tried_again_with_what_came_since():
+    counters = StreamCounters()
+    coordinator = Coordinator(ConnectionError("away"))
+    committer = Committer(coordinator.commit, 60.0, counters)
+    committer.note({A: 1, B: 5})
+    assert not await committer.flush()
+    assert committer.committed == {}
+    committer.note({A: 3})
+    assert await committer.flush()
+    assert coordinator.asked[-1] == committer.committed == {A: 3, B: 5}
+    assert (counters.commits, counters.commit_failures) == (1, 1)
+
+
+async def test_after_a_rebalance_the_commit_is_left_to_the_next_owner():
+    coordinator = Coordinator(CommitResult.REBALANCED)
+    committer = Committer(coordinator.commit, 60.0, StreamCounters())
+    committer.note({A: 1})
+    assert not await committer.flush()
+    assert committer.committed == {}
+    assert await committer.flush()
+    assert len(coordinator.asked) == 1
+
+
+async def test_the_first_position_is_committed_at_once_and_later_ones_after_the_interval():
+    coordinator = Coordinator()
+    committer = Committer(coordinator.commit, 60.0, StreamCounters())
+    running = asyncio.create_task(committer.run())
+    committer.note({A: 1})
+    while not committer.committed:
+        await asyncio.sleep(0)
+    committer.note({A: 2})
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert coordinator.asked == [{A: 1}]
+    committer.stop()
+    await running
+    assert await committer.flush()
+    assert coordinator.asked == [{A: 1}, {A: 2}]

@@ -1,0 +1,86 @@
+"""The result producer on a real Kafka: order and completeness over refusals and failures."""
+
+import json
+
+import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.processing import OutgoingRecord
+from stream_infer.stream.producer import ResultProducer
+from tests.servers.kafka import Kafka
+from tests.stream.kafka_tools import PARTITIONS, Reader, stream_settings
+
+pytestmark = pytest.mark.kafka
+
+
+def outgoing(topic: str, first: int, count: int, size: int = 10) -> list[OutgoingRecord]:
+    return [
+        OutgoingRecord(topic, b"key", json.dumps([number, "x" * size]).encode())
+        for number in range(first, first + count)
+    ]
+
+
+def limit_topic(broker: str, topic: str, size_bytes: int) -> None:
+    entry = ConfigEntry(
+        "max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET
+    )
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": broker})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(10)
+
+
+async def test_a_limit_lowered_meanwhile_cuts_batches_and_refuses_only_what_is_too_large(
+    kafka_server: Kafka, unique: str
+) -> None:
+    kafka_server.create_topics({unique: PARTITIONS})
+    counters = StreamCounters()
+    producer = ResultProducer(stream_settings(kafka_server.bootstrap), counters)
+    await producer.start()
+    await producer.settle(await producer.submit(outgoing(unique, 0, 10)))
+    limit_topic(kafka_server.bootstrap, unique, 3_000)
+    large = [OutgoingRecord(unique, b"key", b'["large", "' + b"x" * 5_000 + b'"]')]
+    first = await producer.submit([*outgoing(unique, 10, 300), *large])
+    second = await producer.submit(outgoing(unique, 310, 300))
+    refused = await producer.settle(first)
+    assert [error.record for error in refused] == large
+    assert await producer.settle(second) == []
+    reader = Reader(kafka_server.bootstrap, unique)
+    reader.read()
+    found = [number for part in reader.by_partition.values() for number, _ in part]
+    assert found == list(range(610))
+    assert (counters.produced, counters.refused) == (610, 1)
+    reader.close()
+    await producer.stop()
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+async def test_batches_larger_than_one_are_cut_in_order_and_headers_and_nulls_arrive(
+    kafka_server: Kafka, unique: str, compression: str | None
+) -> None:
+    kafka_server.create_topics({unique: PARTITIONS})
+    settings = stream_settings(
+        kafka_server.bootstrap, result_batch_bytes_max=2_000, compression=compression
+    )
+    producer = ResultProducer(settings, StreamCounters())
+    await producer.start()
+    records = outgoing(unique, 0, 200, size=100)
+    records.insert(50, OutgoingRecord(unique, b"key", json.dumps([-1, "x" * 9_000]).encode()))
+    await producer.settle(await producer.submit(records))
+    headers = (("si-reason", b"no body"),)
+    last = [OutgoingRecord(unique, None, b"[]", headers), OutgoingRecord(unique, b"key", None)]
+    await producer.settle(await producer.submit(last))
+    await producer.stop()
+    reader = Reader(kafka_server.bootstrap, unique)
+    reader.read()
+    key_part = [m for m in reader.messages if m.key() == b"key"]
+    assert [m.value() for m in key_part] == [record.value for record in [*records, last[1]]]
+    assert [m.headers() for m in reader.messages if m.key() is None] == [list(headers)]
+    reader.close()

@@ -1,0 +1,113 @@
+"""Dead letters keep the record; keys go where Kafka's own partitioner puts them; sizes hold."""
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_infer.core.errors import SettingsError
+from stream_infer.stream.dead_letters import HEADERS, dead_letter
+from stream_infer.stream.pacing import WINDOW_S, Pacer
+from stream_infer.stream.processing import OutgoingRecord
+from stream_infer.stream.producer import Partitioner, record_bytes
+from stream_infer.stream.settings import StreamSettings
+
+optional_bytes = st.none() | st.binary(max_size=50)
+
+
+@given(
+    key=optional_bytes,
+    value=optional_bytes,
+    headers=st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=8)), max_size=4),
+    reason=st.text(max_size=40),
+)
+def test_a_dead_letter_is_the_record_itself_with_the_reason_in_its_headers(
+    key, value, headers, reason
+):
+    record = SimpleNamespace(
+        topic="flights", partition=3, offset=77, timestamp=1_380_000_000_123, key=key, value=value
+    )
+    record.headers = headers
+    letter = dead_letter(record, topology="delay", topic="dead", stage="decode", reason=reason)
+    assert (letter.topic, letter.key, letter.value) == ("dead", key, value)
+    assert letter.headers[: len(headers)] == tuple(headers)
+    ours = dict(letter.headers[len(headers) :])
+    assert tuple(ours) == HEADERS
+    assert ours["si-reason"] == reason.encode("utf-8", "replace")
+    assert ours["si-stage"] == b"decode"
+    assert (ours["si-topic"], ours["si-partition"], ours["si-offset"]) == (b"flights", b"3", b"77")
+    assert ours["si-timestamp-ms"] == b"1380000000123"
+    assert ours["si-topology"] == b"delay"
+
+
+def test_a_dead_letter_of_a_replayed_dead_letter_has_each_header_once():
+    first = SimpleNamespace(
+        topic="t", partition=0, offset=1, timestamp=1, key=None, value=None, headers=[("a", b"b")]
+    )
+    letter = dead_letter(first, topology="x", topic="dead", stage="s", reason="one")
+    again = SimpleNamespace(
+        topic="t", partition=0, offset=9, timestamp=2, key=None, value=None, headers=letter.headers
+    )
+    second = dead_letter(again, topology="x", topic="dead", stage="s", reason="two")
+    assert [name for name, _ in second.headers] == ["a", *HEADERS]
+    assert dict(second.headers)["si-reason"] == b"two"
+
+
+@given(st.lists(st.binary(max_size=30)), st.integers(1, 64))
+def test_keys_go_where_the_default_partitioner_puts_them(keys, count):
+    partitions = list(range(count))
+    ours, theirs = Partitioner(), DefaultPartitioner()
+    for key in [*keys, *keys]:
+        assert ours.partition(key, partitions) == theirs(key, partitions, partitions)
+
+
+def test_records_without_a_key_go_around_all_partitions():
+    ours = Partitioner()
+    assert {ours.partition(None, [0, 1, 2]) for _ in range(6)} == {0, 1, 2}
+
+
+def test_the_size_of_a_record_covers_key_value_and_headers():
+    record = OutgoingRecord("t", b"k" * 10, b"v" * 100, (("name", b"w" * 20),))
+    assert 10 + 100 + 4 + 20 < record_bytes(record) < 300
+    assert record_bytes(OutgoingRecord("t", None, None)) < 100
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_records_max": 0},
+        {"commit_interval_s": -1.0},
+        {"session_timeout_s": 40.0},
+        {"heartbeat_interval_s": 11.0},
+        {"drain_timeout_s": 31.0},
+    ],
+)
+def test_settings_outside_their_bounds_are_refused_by_name(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        StreamSettings(**wrong)
+
+
+def test_addresses_are_read_with_and_without_a_scheme():
+    settings = StreamSettings(broker="kafka://a:1, b:2;kafka://c:3")
+    assert settings.bootstrap == ["a:1", "b:2", "c:3"]
+    assert msgspec.structs.asdict(settings)["broker"] == settings.broker
+
+
+def test_the_broker_paces_fetches_above_the_rate_only_and_without_flutter():
+    settings = StreamSettings(paced_above_records_per_s=1_000)
+    pacer = Pacer(settings, 0.0)
+    assert not pacer.fetched(10_000, WINDOW_S / 2)
+    assert pacer.fetched(10_000, WINDOW_S)
+    assert (pacer.min_bytes, pacer.max_wait_ms) == (
+        settings.paced_fetch_min_bytes,
+        settings.paced_fetch_max_wait_ms,
+    )
+    assert not pacer.fetched(int(900 * WINDOW_S), 2 * WINDOW_S)
+    assert pacer.fetched(int(600 * WINDOW_S), 3 * WINDOW_S)
+    assert (pacer.min_bytes, pacer.max_wait_ms) == (
+        settings.fetch_min_bytes,
+        settings.fetch_max_wait_ms,
+    )
