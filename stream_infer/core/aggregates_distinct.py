@@ -90,11 +90,12 @@ class Registers:
         row = panes.sort(arrivals.row)[at]
         stored = arrivals.shard.rows[f"{self.name}_ranks"]
         ranks = np.zeros((len(seen), 1 << self.precision), np.uint8)
-        for lag in range(int(seen.max())):
-            some = np.flatnonzero(seen > lag)
-            slot = newest[some] - lag
-            slot += np.where(slot < 0, self.ring.slots, 0)
-            ranks[some] = np.maximum(ranks[some], stored[row[some], slot])
+        for tile in np.flatnonzero(seen).tolist():
+            own, end = stored[row[tile]], int(newest[tile]) + 1
+            begin = end - int(seen[tile])
+            np.maximum.reduce(own[max(begin, 0) : end], axis=0, out=ranks[tile])
+            if begin < 0:  # the window goes on at the end of the ring
+                np.maximum(ranks[tile], own[begin:].max(axis=0), out=ranks[tile])
         return ranks
 
     def _add_batch(self, panes: Panes, ranks: Octets, register: Ints, rank: Octets, k: int) -> None:

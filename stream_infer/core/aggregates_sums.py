@@ -93,16 +93,20 @@ class Sums:
                 high[change.end] - high[change.begin], low[change.end] - low[change.begin]
             )
             names = f"{self.name}_high", f"{self.name}_low"
+            for name in names:
+                _fill_gaps(arrivals, panes, name)
             old = tuple(arrivals.take(name, rows, change.old_slot) for name in names)
             for name, word in zip(names, wide.add((old[0], old[1]), added), strict=True):
                 arrivals.put(name, rows, word, change.new_slot)
 
     def _shift(self, arrivals: Arrivals, part: str, prefix: npt.NDArray[Any]) -> None:
-        change = arrivals.panes(self.ring).rewrite
+        panes, name = arrivals.panes(self.ring), f"{self.name}_{part}"
+        _fill_gaps(arrivals, panes, name)
+        change = panes.rewrite
         rows = arrivals.group_row[change.group]
-        old = arrivals.take(f"{self.name}_{part}", rows, change.old_slot)
+        old = arrivals.take(name, rows, change.old_slot)
         added = prefix[change.end] - prefix[change.begin]
-        arrivals.put(f"{self.name}_{part}", rows, old + added, change.new_slot)
+        arrivals.put(name, rows, old + added, change.new_slot)
 
     def _count(self, arrivals: Arrivals, question: Question) -> Ints:
         def compute() -> Ints:
@@ -197,3 +201,13 @@ class Sums:
         per_unit = round(1 / self.step)
         number = scaled.astype(np.float64)
         return number / per_unit if per_unit * self.step == 1.0 else number * self.step
+
+
+def _fill_gaps(arrivals: Arrivals, panes: Panes, name: str) -> None:
+    """Write the newest sum into the slots of the tiles that a row skips."""
+    gaps = panes.gaps
+    if len(gaps.group):
+        rows = arrivals.group_row[gaps.group]
+        column = arrivals.shard.rows[name]
+        newest = arrivals.take(name, rows, gaps.old_slot)
+        column[rows] = np.where(gaps.skipped, newest[:, None], column[rows])

@@ -1,9 +1,8 @@
 """The events of a micro-batch, gathered by row: what every aggregate reads and folds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +31,7 @@ class EventColumns(Protocol):
     def labels(self, name: str, /) -> list[str | None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Which events contribute, and with which field: types by index (None: all of them)."""
 
     types: tuple[int, ...] | None
@@ -71,7 +69,7 @@ class Arrivals:
         self.group_row: Ints = row[self.starts[:-1]]
         self.group_old_us: Ints = self.take(UPDATED, self.group_row)
         self.old_us: Ints = self.group_old_us[self.group]
-        self._panes: dict[Ring, Panes] = {}
+        self._panes: dict[int, Panes] = {}
         self._once: dict[Any, Any] = {}
 
     def __len__(self) -> int:
@@ -84,11 +82,12 @@ class Arrivals:
 
     def panes(self, ring: Ring) -> Panes:
         """Return where the events stand among the tiles of a ring."""
-        if ring not in self._panes:
-            self._panes[ring] = Panes(
+        panes = self._panes.get(ring.tile_us)  # rings of one view differ in this
+        if panes is None:
+            panes = self._panes[ring.tile_us] = Panes(
                 ring, self.group, self.starts, self.times_us, self.old_us, self.group_time_us
             )
-        return self._panes[ring]
+        return panes
 
     def once(self, key: Any, compute: Callable[[], T]) -> T:
         """Return what `compute` returned for this key the first time."""
@@ -126,11 +125,8 @@ class Arrivals:
         np.maximum.at(flat, index, values)
 
     def _at(self, name: str, rows: Ints, slots: Ints | int) -> tuple[npt.NDArray[Any], Ints]:
-        assert self.shard.dtype.fields is not None
-        column, offset = self.shard.dtype.fields[name][:2]
-        size = column.base.itemsize
-        index = rows * (self.shard.row_bytes // size) + (slots + offset // size)
-        return self.shard.flat(column.base), index
+        flat, length, offset = self.shard.cells(name)
+        return flat, rows * length + (slots + offset)
 
     def _matched(self, source: Source) -> Bools:
         if source.types is None:

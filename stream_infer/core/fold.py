@@ -12,6 +12,7 @@ from stream_infer.core.windows import ViewPlan
 
 PIECE_BITS = 11
 PIECE = 1 << PIECE_BITS  # larger pieces fall out of the processor's caches
+PIECE_BYTES = 1 << 26  # rows of one piece, which are copied where they skip many tiles
 
 
 def read(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Floats:
@@ -21,8 +22,9 @@ def read(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Float
     """
     answers = np.empty((len(batch), len(plan.features)))
     places = np.arange(len(batch))
-    for start in range(0, len(batch), PIECE):
-        order = places[start : start + PIECE]
+    size = piece_of(plan)
+    for start in range(0, len(batch), size):
+        order = places[start : start + size]
         answers[order] = _answer_alone(plan, shard, rows, batch, order)
     return answers
 
@@ -35,8 +37,9 @@ def fold(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Float
     folded. Changed rows become dirty.
     """
     answers = np.empty((len(batch), len(plan.features)))
-    for start in range(0, len(batch), PIECE):
-        piece = rows[start : start + PIECE]
+    size = piece_of(plan)
+    for start in range(0, len(batch), size):
+        piece = rows[start : start + size]
         # One sort of (row, offset) pairs packed into single numbers gives both.
         packed = (piece << PIECE_BITS) + np.arange(len(piece))
         packed.sort()
@@ -55,6 +58,11 @@ def fold(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Float
         arrivals.put(UPDATED, arrivals.group_row, newest_us)
         shard.touch(arrivals.group_row)
     return answers
+
+
+def piece_of(plan: ViewPlan) -> int:
+    """Return how many events are worked on at once, so that memory stays bounded."""
+    return min(PIECE, max(1, PIECE_BYTES // plan.row_bytes))
 
 
 def _answer_alone(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.arrays import Ints
+from stream_infer.core.arrays import Bools, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,19 @@ class Spans(NamedTuple):
         """Sum, for each event, over its runs; `prefix` [n + 1] are sums before each position."""
         sums = prefix[self.high] - prefix[self.low]
         return sums if self.first is None else np.add.reduceat(sums, self.first)
+
+
+GAP_LONG = 8
+
+
+class Gaps(NamedTuple):
+    """Rows that skip many tiles: [m] groups, slots of their newest panes, and bool[m, slots]: which
+    slots the skipped panes and the new one take.
+    """
+
+    group: Ints
+    old_slot: Ints
+    skipped: Bools
 
 
 class Rewrite(NamedTuple):
@@ -129,7 +142,9 @@ class Panes:
         """The slots of prefix sums that change, from the earliest pane of a group's events on."""
         ends = self.starts[1:]
         lowest = np.minimum.reduceat(self.pane, self.starts[:-1])
-        first = np.minimum(lowest, self.group_head + 1)
+        # Where gaps are filled beforehand, the newest pane's slot holds what the old one's did.
+        head = np.where(self._is_long, self.group_new_head, self.group_head)
+        first = np.minimum(lowest, head + 1)
         first = np.maximum(first, self.group_new_head - (self.ring.slots - 1))
         counts = self.group_new_head - first + 1
         if int(counts.max()) == 1:
@@ -138,8 +153,21 @@ class Panes:
             group, step, _ = spread(counts)
             pane = first[group] + step
             end = np.searchsorted(self._places, self._place(group, pane), side="right")
-        old = self.ring.slot(np.minimum(pane, self.group_head[group]))
+        old = self.ring.slot(np.minimum(pane, head[group]))
         return Rewrite(group, old, self.ring.slot(pane), self.starts[:-1][group], end)
+
+    @cached_property
+    def gaps(self) -> Gaps:
+        """What prefix sums must fill with their newest value before `rewrite`."""
+        group = np.flatnonzero(self._is_long)
+        head, new_head = self.group_head[group], self.group_new_head[group]
+        distance = self.ring.slot(new_head)[:, None] - np.arange(self.ring.slots)
+        distance += np.where(distance < 0, self.ring.slots, 0)
+        return Gaps(group, self.ring.slot(head), distance < (new_head - head)[:, None])
+
+    @cached_property
+    def _is_long(self) -> Bools:
+        return self.group_new_head - self.group_head > GAP_LONG
 
     @cached_property
     def fresh(self) -> tuple[Ints, Ints]:

@@ -1,7 +1,6 @@
 """Rows of one entity each, in memory: packed side by side, found by key, bounded in number."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import repeat
 from typing import Any, Protocol
 
@@ -50,6 +49,7 @@ class Shard:
         self._keys: list[str | None] = [None]
         self._free: list[int] = []
         self._clock = 0
+        self._cells: dict[str, tuple[npt.NDArray[Any], int, int]] = {}
         self.rows: npt.NDArray[np.void] = np.zeros(0, self.dtype)
         self._used: Ints = np.zeros(0, np.int64)  # the clock at the latest use; -1: no key
         self._dirty: Bools = np.zeros(0, bool)
@@ -155,22 +155,24 @@ class Shard:
         self._used[candidates] = -1
         return len(candidates)
 
-    def flat(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Return all rows as one array of `dtype`, which must divide the row's size.
+    def cells(self, name: str) -> tuple[npt.NDArray[Any], int, int]:
+        """Return all rows as one array of a column's numbers, a row's length in it, and the offset.
 
-        The array is a view; it is valid until rows are inserted.
+        Cell s of the column in row r is at `r * length + offset + s`. The size of the column's
+        numbers must divide the row's. The array is a view, valid until rows are inserted.
         """
-        if dtype not in self._flat:
-            self._flat[dtype] = self.rows.view(dtype).reshape(-1)
-        return self._flat[dtype]
+        found = self._cells.get(name)
+        if found is None:
+            assert self.dtype.fields is not None
+            column, offset = self.dtype.fields[name][:2]
+            size = column.base.itemsize
+            flat = self.rows.view(column.base).reshape(-1)
+            found = self._cells[name] = flat, self.row_bytes // size, offset // size
+        return found
 
     @property
     def _resident(self) -> Bools:
         return self._used >= 0
-
-    @cached_property
-    def _flat(self) -> dict[np.dtype[Any], npt.NDArray[Any]]:
-        return {}
 
     def _make_room(self, wanted: int) -> None:
         lacking = wanted - len(self._free)
@@ -199,6 +201,6 @@ class Shard:
             rows[:before], used[:before], dirty[:before] = self.rows, self._used, self._dirty
         self.rows, self._used, self._dirty = rows, used, dirty
         self._octets = memoryview(rows.view(np.uint8))  # type: ignore[arg-type]
-        self._flat.clear()
+        self._cells.clear()
         self._keys.extend([None] * (capacity - before))
         self._free.extend(range(capacity - 1, before - 1, -1))

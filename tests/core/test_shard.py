@@ -125,7 +125,9 @@ def test_growing_keeps_rows_where_they_are() -> None:
     assert shard.rows["seen_us"][rows].tolist() == [9]
     assert [key for key, _ in shard.take_dirty()] == ["a"]
     assert shard.resident_bytes == 3001 * ROW.itemsize <= shard.allocated_bytes
-    assert np.array_equal(shard.flat(np.dtype("u1")), shard.rows.view("u1"))
+    flat, length, offset = shard.cells("flag")
+    shard.rows["flag"][rows] = 3
+    assert flat[rows * length + offset].tolist() == [3]
 
 
 Steps = st.lists(st.tuples(st.lists(KEYS, max_size=6), st.booleans(), st.integers(0, 8)))
