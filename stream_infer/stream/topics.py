@@ -9,13 +9,7 @@ import msgspec
 from aiokafka import AIOKafkaClient
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import (
-    IncompatibleBrokerVersion,
-    KafkaConnectionError,
-    KafkaError,
-    TopicAlreadyExistsError,
-    for_code,
-)
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from stream_infer.core.errors import DeclarationError
 
@@ -134,11 +128,20 @@ async def _create(
     bootstrap: str | Sequence[str], specs: Sequence[TopicSpec], partitions: int, timeout_s: float
 ) -> None:
     """Create topics, or say that the broker does not."""
-    admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     names = ", ".join(spec.name for spec in specs)
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    try:
+        cluster = await client.fetch_all_metadata()
+        if cluster.controller is None:
+            log.warning("the broker does not create topics; %s must appear on first use", names)
+            return
+        copies = min(3, len(cluster.brokers()))
+    finally:
+        await client.close()
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()
-        copies = min(3, len((await admin.describe_cluster())["brokers"]))
         answer = await admin.create_topics(
             [
                 NewTopic(
@@ -151,13 +154,6 @@ async def _create(
             ],
             timeout_ms=int(timeout_s * 1000),
         )
-    except (IncompatibleBrokerVersion, KafkaConnectionError) as error:
-        log.warning(
-            "the broker does not create topics (%s); %s must exist or appear on first use",
-            type(error).__name__,
-            names,
-        )
-        return
     finally:
         await admin.close()
     for name, code, *rest in answer.topic_errors:

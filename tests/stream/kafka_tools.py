@@ -51,8 +51,9 @@ def echo_app(
 async def running(*apps: StreamApp) -> AsyncIterator[None]:
     """Start apps, and stop those that still run."""
     try:
-        for app in apps:
-            await app.start()
+        async with asyncio.timeout(30):
+            for app in apps:
+                await app.start()
         yield
     finally:
         for app in apps:

@@ -5,6 +5,7 @@ import asyncio
 from stream_infer.stream.commits import CommitResult, Committer
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.processing import TP
+from tests.stream.kafka_tools import eventually
 
 A, B = TP("t", 0), TP("t", 1)
 
@@ -61,8 +62,7 @@ async def test_the_first_position_is_committed_at_once_and_later_ones_after_the_
     committer = Committer(coordinator.commit, 60.0, StreamCounters())
     running = asyncio.create_task(committer.run())
     committer.note({A: 1})
-    while not committer.committed:
-        await asyncio.sleep(0)
+    await eventually(lambda: bool(committer.committed))
     committer.note({A: 2})
     for _ in range(20):
         await asyncio.sleep(0)
