@@ -51,17 +51,20 @@ class Player:
         board: Board,
         clock: Callable[[], float],
         existing: Mapping[int, int] | None = None,
+        ahead_max: int = AHEAD_RECORDS_MAX,
     ) -> None:
         self._producer = producer
         self._topic = topic
         self._partitions = range(partitions)
         self._choose = Partitioner().partition
-        self._board = board
+        self._ahead_max = ahead_max
+        self.board = board
         self._clock = clock
-        self.existing = dict(existing or {})
+        self.existing = dict.fromkeys(self._partitions, 0) | dict(existing or {})
         """Per partition: end of the log before this run."""
-        self.ends = dict.fromkeys(self._partitions, 0)
-        """Per partition: end of the log as far as this run has gone through it."""
+        self.log_ends = dict(self.existing)
+        """Per partition: end of the log now, if nobody else writes to it."""
+        self._through = dict.fromkeys(self._partitions, 0)
         self.last_existing: dict[int, bytes] = {}
         """Per partition: what the log should hold in its last record before this run."""
         self.error: BaseException | None = None
@@ -73,8 +76,8 @@ class Player:
         for time_us, (key, value) in events:
             raw = key.encode()
             partition = self._choose(raw, self._partitions)
-            self.ends[partition] += 1
-            left = self.existing.get(partition, 0) - self.ends[partition]
+            self._through[partition] += 1
+            left = self.existing[partition] - self._through[partition]
             if left >= 0:
                 if left == 0:
                     self.last_existing[partition] = value
@@ -82,17 +85,12 @@ class Player:
             yield time_us, partition, raw, value
 
     @property
-    def log_ends(self) -> dict[int, int]:
-        """Per partition: end of the log now, if nobody else writes to it."""
-        return {place: max(end, self.existing.get(place, 0)) for place, end in self.ends.items()}
-
-    @property
     def behind(self) -> int:
         """Events sent after the last one whose prediction was read, over all partitions."""
-        seen = self._board.seen_to
+        seen = self.board.seen_to
         return sum(
-            max(0, end - max(seen.get(partition, 0), self.existing.get(partition, 0)))
-            for partition, end in self.ends.items()
+            end - max(seen.get(partition, 0), self.existing[partition])
+            for partition, end in self.log_ends.items()
         )
 
     async def play(
@@ -119,29 +117,31 @@ class Player:
                 started_s += await self._until_followed(until)
                 if until():
                     return False
-            await self._send(partition, key, value, time_us)
+            await self.send(time_us, partition, key, value)
         return True
 
     async def _until_followed(self, until: Callable[[], bool]) -> float:
         """Wait until the worker is near enough; the seconds that this took."""
         began_s = self._clock()
         await asyncio.sleep(0)
-        while self.behind > AHEAD_RECORDS_MAX and not until():  # noqa: ASYNC110
+        while self.behind > self._ahead_max and not until():  # noqa: ASYNC110
             await asyncio.sleep(AHEAD_CHECK_S)
         if self.error is not None:
             raise StreamInferError(f"Kafka refused an event: {self.error}")
         return self._clock() - began_s
 
-    async def _send(self, partition: int, key: bytes, value: bytes, time_us: int) -> None:
+    async def send(self, time_us: int, partition: int, key: bytes, value: bytes) -> None:
+        """Send one event, now; returns before Kafka has acknowledged it."""
         now_s = self._clock()
         future = await self._producer.send(self._topic, value, key=key, partition=partition)
+        self.log_ends[partition] += 1
         future.add_done_callback(self._acknowledged)
-        self._board.event_sent(decode_event(value), time_us, now_s)
+        self.board.event_sent(decode_event(value), time_us, now_s)
 
     def _acknowledged(self, future: Any) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None or future.cancelled():
-            self._board.refused += 1
+            self.board.refused += 1
             self.error = error or self.error
         else:
-            self._board.acknowledged += 1
+            self.board.acknowledged += 1

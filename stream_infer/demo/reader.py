@@ -6,8 +6,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from stream_infer.core.results import Prediction
 from stream_infer.core.topology import Topology
 from stream_infer.demo.board import Board
+from stream_infer.stream.topics import partition_counts
 
 POLL_MS = 200
 
@@ -16,7 +18,7 @@ class Reader:
     """Follows a topology's results, outcomes and dead letters from where they end now.
 
     It belongs to no group, so that it takes nothing from anybody. `on_prediction` is called with
-    each prediction's bytes.
+    each prediction, repeated ones too.
     """
 
     def __init__(
@@ -27,35 +29,27 @@ class Reader:
         clock: Callable[[], float],
         *,
         fetch_max_wait_ms: int,
-        from_beginning: bool = False,
-        on_prediction: Callable[[bytes], None] | None = None,
+        on_prediction: Callable[[Prediction], None] | None = None,
     ) -> None:
+        self._broker = broker
         self._topology = topology
         self._board = board
         self._clock = clock
         self._on_prediction = on_prediction
-        self._from_beginning = from_beginning
         self._consumer: Any = AIOKafkaConsumer(
             bootstrap_servers=broker, fetch_max_wait_ms=fetch_max_wait_ms
         )
 
     async def start(self) -> None:
-        """Connect, and stand where the topics end now (or begin)."""
+        """Connect, and stand where the topics end now."""
         await self._consumer.start()
         topology = self._topology
-        places = []
-        for topic in (topology.output, topology.outcomes, topology.dead_letters):
-            known = await self._consumer._client.fetch_all_metadata()
-            places += [
-                TopicPartition(topic, number)
-                for number in sorted(known.partitions_for_topic(topic) or ())
-            ]
+        known = await partition_counts(
+            self._broker, [topology.output, topology.outcomes, topology.dead_letters]
+        )
+        places = [TopicPartition(topic, n) for topic, count in known.items() for n in range(count)]
         self._consumer.assign(places)
-        seek = self._consumer.seek_to_beginning if self._from_beginning else None
-        if seek is not None:
-            await seek(*places)
-        else:
-            await self._consumer.seek_to_end(*places)
+        await self._consumer.seek_to_end(*places)
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -70,9 +64,9 @@ class Reader:
             for place, records in batches.items():
                 for record in records:
                     if place.topic == topology.output:
-                        board.prediction_read(record.value, now_s)
+                        prediction = board.prediction_read(record.value, now_s)
                         if self._on_prediction is not None:
-                            self._on_prediction(record.value)
+                            self._on_prediction(prediction)
                     elif place.topic == topology.outcomes:
                         board.outcome_read(record.value)
                     else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from stream_infer.core.errors import SettingsError, StreamInferError
+from stream_infer.core.errors import SettingsError
 from stream_infer.demo import servers, table
 from stream_infer.demo.children import ChildEndedError, Children
 from stream_infer.demo.flights import TOPOLOGY
@@ -97,7 +97,7 @@ class Demo:
             log, counts, ends = servers.new_log(), topics, dict[int, int]()
             self.notes.append("the embedded broker keeps nothing: each start sends a new log")
         else:
-            log, counts, ends = asyncio.run(_real_log(made, settings))
+            log, counts, ends = asyncio.run(servers.real_log(made.topology, settings))
         servers.fit_state_to_log(
             settings.redis,
             made.topology.name,
@@ -183,26 +183,6 @@ def _pace(options: Options) -> Pace:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-async def _real_log(
-    made: Prepared, settings: Settings
-) -> tuple[str, dict[str, int], dict[int, int]]:
-    from stream_infer.demo.reader import Position
-
-    cluster, counts = await servers.prepare_topics(made.topology, settings)
-    stream = made.topology.stream.name
-    missing = [name for name in servers.topics_of(made.topology) if name not in counts]
-    if missing:
-        raise StreamInferError(
-            f"Kafka at {settings.broker} has no topic {missing[0]!r} and does not create it"
-        )
-    position = Position(settings.broker, stream, counts[stream], f"stream-infer.{TOPOLOGY}")
-    await position.start()
-    try:
-        return f"kafka:{cluster}", counts, await position.ends()
-    finally:
-        await position.stop()
 
 
 @contextlib.contextmanager

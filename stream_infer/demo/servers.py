@@ -8,7 +8,8 @@ from pathlib import Path
 
 from stream_infer.core.errors import StateError, StreamInferError
 from stream_infer.core.topology import Topology
-from stream_infer.processes import free_port
+from stream_infer.demo.children import Children
+from stream_infer.processes import free_port, wait_until
 from stream_infer.settings import Settings
 
 LOG_MARK = "si:demo:log"
@@ -44,6 +45,32 @@ async def prepare_topics(topology: Topology, settings: Settings) -> tuple[str, d
     finally:
         await admin.close()
     return str(cluster.get("cluster_id")), counts
+
+
+async def real_log(
+    topology: Topology, settings: Settings
+) -> tuple[str, dict[str, int], dict[int, int]]:
+    """Return a real broker's log: its name, the partitions of each topic, the stream's ends.
+
+    Raises StreamInferError where no Kafka answers, or a topic is missing and cannot be created.
+    """
+    # Late: only this needs Kafka's client, and tests of the rest do without.
+    from stream_infer.demo.reader import Position
+
+    cluster, counts = await prepare_topics(topology, settings)
+    stream = topology.stream.name
+    missing = [name for name in topics_of(topology) if name not in counts]
+    if missing:
+        raise StreamInferError(
+            f"Kafka at {settings.broker} has no topic {missing[0]!r} and does not create it"
+        )
+    group = settings.group or f"stream-infer.{topology.name}"
+    position = Position(settings.broker, stream, counts[stream], group)
+    await position.start()
+    try:
+        return f"kafka:{cluster}", counts, await position.ends()
+    finally:
+        await position.stop()
 
 
 def new_log() -> str:
@@ -136,3 +163,31 @@ def data_folder(data_dir: str) -> Path:
     path = Path(data_dir)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def wait_ready(port: int, children: Children, timeout_s: float = 60.0) -> None:
+    """Wait until the HTTP server is ready.
+
+    Raises StreamInferError where it is not in time, or a child process ends.
+    """
+
+    def ready() -> bool:
+        children.check()
+        return is_ready(port)
+
+    if not wait_until(ready, timeout_s=timeout_s, interval_s=0.1):
+        raise StreamInferError(f"the HTTP server was not ready within {timeout_s:.0f} s")
+
+
+def post_event(port: int, topology: str, event: bytes) -> bytes:
+    """Have the HTTP server score one event; its answer's body."""
+    import urllib.request
+
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/topologies/{topology}/predict",
+        event,
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10.0) as answer:
+        body: bytes = answer.read()
+    return body

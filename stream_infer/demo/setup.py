@@ -139,6 +139,8 @@ def engine_of(made: Prepared) -> Engine:
 
 def models_fingerprint(made: Prepared) -> str:
     """Return a digest of all that the models depend on."""
-    sources = [PACKAGE / "core", PACKAGE / "training", made.repo, made.repo.parent / "topologies"]
+    engine = engine_of(made)
+    examples = made.repo.parent / "topologies"
+    sources = [PACKAGE / "training", made.repo, *sorted(examples.glob("flights_*.py"))]
     span = f"{YEAR_FROM.isoformat()} {LIVE_FROM.isoformat()} {microseconds(LIVE_FROM)}"
-    return fingerprint(sources, LIBRARIES, span)
+    return fingerprint(sources, LIBRARIES, span, engine.schema, *engine.vector_names)
