@@ -5,35 +5,22 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from stream_infer.core.errors import FencedError, StateError
-from stream_infer.stream.commits import CommitResult, Committer
+from stream_infer.core.errors import FencedError
+from stream_infer.stream.commits import Committer
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.group import Group, readable_position
+from stream_infer.stream.parcels import Delivery
 from stream_infer.stream.pickup import Batch, Pickup
 from stream_infer.stream.processing import TP, Outcome, OutgoingRecord, PartitionsFenced, Processor
-from stream_infer.stream.producer import Delivery, ResultProducer
+from stream_infer.stream.producer import ResultProducer
 from stream_infer.stream.retry import GaveUp, persist, wait_for_event
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.watermark import Watermark
 
 T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
-
-
-class Group(Protocol):
-    """What is asked of the consumer group and the log, in the worker's own loop."""
-
-    async def committed(self, partitions: Sequence[TP]) -> Mapping[TP, int | None]: ...
-    async def bounds(self, partitions: Sequence[TP]) -> Mapping[TP, tuple[int, int]]:
-        """Return the first offset and the end of each partition's log."""
-        ...
-
-    async def seek_positions(self, positions: Mapping[TP, int]) -> None: ...
-    async def commit_positions(self, positions: Mapping[TP, int]) -> CommitResult: ...
-    def end(self, tp: TP) -> int | None:
-        """Return the end of a partition's log as last heard."""
-        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -149,7 +136,7 @@ class Ownership:
             bounds = await self._group.bounds(partitions)
             reset = 0 if self._settings.offset_reset == "earliest" else 1
             return {
-                tp: _readable(tp, positions.get(tp, bounds[tp][reset]), bounds[tp])
+                tp: readable_position(tp, positions.get(tp, bounds[tp][reset]), bounds[tp])
                 for tp in partitions
             }
 
@@ -339,19 +326,3 @@ class Ownership:
             log.info("%s: %s", what, error)
         except Exception as error:
             log.warning("%s failed: %r", what, error)
-
-
-def _readable(tp: TP, position: int, bounds: tuple[int, int]) -> int:
-    """Return from where a partition is read; raises StateError for an offset past its end."""
-    first, end = bounds
-    if position > end:
-        raise StateError(
-            f"{tp.topic}/{tp.partition} is to be read from offset {position}, but its log ends at "
-            f"{end}: the topic was recreated or lost data; remove its state and committed offsets"
-        )
-    if position < first:
-        log.warning(
-            "%s/%d: %d offsets from %d on were deleted from the log before they were processed",
-            *(tp.topic, tp.partition, first - position, position),
-        )
-    return max(position, first)

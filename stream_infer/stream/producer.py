@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -12,86 +12,17 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
-from aiokafka.partitioner import murmur2
 
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.parcels import Delivery, Parcel, batches, retrieve
+from stream_infer.stream.partitioning import Partitioner, record_bytes
 from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
 from stream_infer.stream.retry import GaveUp, persist
 from stream_infer.stream.settings import StreamSettings
 
 log = logging.getLogger("stream_infer.stream")
 
-BATCH_OVERHEAD_BYTES = 61 + 32
-"""Header of a record batch, and the most that a lone record needs besides its fields."""
-KEYS_CACHED_MAX = 1_000_000
 STOP_TIMEOUT_S = 5.0
-
-
-class Partitioner:
-    """Key to partition as Kafka's default partitioner: murmur2, cached; no key: in turns."""
-
-    def __init__(self) -> None:
-        self._hashes: dict[bytes, int] = {}
-        self._turn = 0
-
-    def partition(self, key: bytes | None, partitions: Sequence[int]) -> int:
-        """Return the partition, of those given in order, for a key."""
-        if key is None:
-            self._turn += 1
-            return partitions[self._turn % len(partitions)]
-        hashed = self._hashes.get(key)
-        if hashed is None:
-            if len(self._hashes) >= KEYS_CACHED_MAX:
-                self._hashes.clear()
-            hashed = self._hashes[key] = murmur2(key) & 0x7FFFFFFF
-        return partitions[hashed % len(partitions)]
-
-
-def record_bytes(record: OutgoingRecord) -> int:
-    """Return the most that a record takes in a batch of its own, uncompressed."""
-    size = len(record.key or b"") + len(record.value or b"") + BATCH_OVERHEAD_BYTES
-    for name, value in record.headers:
-        size += len(name.encode()) + len(value) + 10
-    return size
-
-
-class Parcel:
-    """Records of one partition that travel as one batch."""
-
-    __slots__ = ("future", "partition", "records", "topic")
-
-    def __init__(self, topic: str, partition: int, records: list[OutgoingRecord]) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.records = records
-        self.future: asyncio.Future[Any] | None = None
-
-    @property
-    def error(self) -> BaseException | None:
-        """Why it is not delivered; None while under way and when delivered."""
-        if self.future is None:
-            missing: BaseException = KafkaTimeoutError()
-            return missing
-        if not self.future.done():
-            return None
-        if self.future.cancelled():
-            return asyncio.CancelledError()
-        error: BaseException | None = self.future.exception()
-        return error
-
-    @property
-    def delivered(self) -> bool:
-        return self.future is not None and self.future.done() and self.error is None
-
-
-class Delivery:
-    """What was submitted together, until Kafka acknowledged it."""
-
-    __slots__ = ("parcels", "refused")
-
-    def __init__(self, parcels: list[Parcel], refused: list[RecordTooLarge]) -> None:
-        self.parcels = parcels
-        self.refused = refused
 
 
 class ResultProducer:
@@ -247,7 +178,7 @@ class ResultProducer:
             if parcel.delivered:
                 parcels.append(parcel)
             else:
-                unsent.extend(_batches(producer, parcel))
+                unsent.extend(batches(producer, parcel))
         delivery.parcels = parcels + [parcel for parcel, _ in unsent]
         for parcel, builder in unsent:
             while True:
@@ -268,7 +199,7 @@ class ResultProducer:
                     log.debug("queueing for %s failed: %r", parcel.topic, error)
                     return
                 else:
-                    parcel.future.add_done_callback(_retrieve)
+                    parcel.future.add_done_callback(retrieve)
                     break
 
     async def _repair(self, delivery: Delivery, failed: Sequence[Parcel]) -> None:
@@ -301,31 +232,6 @@ class ResultProducer:
             log.warning("sending results again after %s", "; ".join(sorted(errors)))
             await asyncio.sleep(self._settings.retry_delay_min_s)
         await again()
-
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    """Look at the exception, so that asyncio does not report one of an abandoned delivery."""
-    if not future.cancelled():
-        future.exception()
-
-
-def _batches(producer: Any, parcel: Parcel) -> Iterator[tuple[Parcel, Any]]:
-    """Fill record batches in order; usually one holds all."""
-    builder = producer.create_batch()
-    start = 0
-    for index, record in enumerate(parcel.records):
-        fields = {
-            "timestamp": None,
-            "key": record.key,
-            "value": record.value,
-            "headers": list(record.headers) if record.headers else [],
-        }
-        if builder.append(**fields) is None:
-            yield Parcel(parcel.topic, parcel.partition, parcel.records[start:index]), builder
-            builder, start = producer.create_batch(), index
-            builder.append(**fields)
-    builder.close()
-    yield Parcel(parcel.topic, parcel.partition, parcel.records[start:]), builder
 
 
 async def _close(producer: Any, timeout_s: float = STOP_TIMEOUT_S) -> None:

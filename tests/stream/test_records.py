@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from stream_infer.core.errors import SettingsError
 from stream_infer.stream.dead_letters import HEADERS, dead_letter
 from stream_infer.stream.pacing import WINDOW_S, Pacer
+from stream_infer.stream.partitioning import Partitioner, record_bytes
 from stream_infer.stream.processing import OutgoingRecord
-from stream_infer.stream.producer import Partitioner, record_bytes
 from stream_infer.stream.settings import StreamSettings
 
 optional_bytes = st.none() | st.binary(max_size=50)

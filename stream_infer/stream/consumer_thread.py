@@ -1,0 +1,108 @@
+"""The thread that runs aiokafka's consumer for Faust."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from faust.transport.drivers import aiokafka as driver
+
+from stream_infer.stream.processing import TP
+from stream_infer.stream.retry import GaveUp, persist
+from stream_infer.stream.settings import StreamSettings
+
+T = TypeVar("T")
+log = logging.getLogger("stream_infer.stream")
+faust_log = logging.getLogger("faust.transport")
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Runs aiokafka's consumer: connects patiently, with our fetch and session settings."""
+
+    logger = faust_log
+
+    async def on_start(self) -> None:
+        """Connect, one clear line for each failure, until Kafka answers or the app stops."""
+        settings = self.app.stream_settings
+        stop = asyncio.Event()
+        waiting = asyncio.ensure_future(self._stopped.wait())
+        waiting.add_done_callback(lambda _: stop.set())
+        self.time_started = time.monotonic()
+        try:
+            await persist(
+                f"consuming from Kafka at {','.join(settings.bootstrap)}",
+                self._connect,
+                stop=stop,
+                counters=self.app.counters,
+                delay_min_s=settings.retry_delay_min_s,
+                delay_max_s=settings.retry_delay_max_s,
+            )
+        except GaveUp:
+            log.info("stopped before Kafka was reachable")
+        finally:
+            waiting.cancel()
+
+    async def _connect(self) -> None:
+        consumer = self._create_consumer(loop=self.thread_loop)
+        try:
+            await consumer.start()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await consumer.stop()
+            raise
+        self._consumer = consumer
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        settings: StreamSettings = self.app.stream_settings
+        return AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            client_id=self.app.conf.broker_client_id,
+            group_id=self.app.conf.id,
+            group_instance_id=settings.member_id,
+            # By range, so that partition n of all topics of a topology has one owner.
+            partition_assignment_strategy=[RangePartitionAssignor],
+            enable_auto_commit=False,
+            auto_offset_reset=settings.offset_reset,
+            max_poll_records=settings.batch_records_max,
+            max_poll_interval_ms=int(settings.poll_interval_max_s * 1000),
+            max_partition_fetch_bytes=settings.fetch_partition_bytes_max,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            fetch_min_bytes=settings.fetch_min_bytes,
+            request_timeout_ms=int(settings.request_timeout_s * 1000),
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(settings.heartbeat_interval_s * 1000),
+            rebalance_timeout_ms=int(settings.rebalance_timeout_s * 1000),
+        )
+
+    async def run_inside(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in this thread's loop from the worker's loop."""
+        future = asyncio.run_coroutine_threadsafe(call(), self.thread_loop)
+        return await asyncio.wrap_future(future)
+
+    def pace(self, min_bytes: int, max_wait_ms: int) -> None:
+        """Set how long the broker may gather records for a fetch, from the next fetch on."""
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = min_bytes, max_wait_ms
+
+    def touch(self) -> None:
+        """Tell the group that the worker lives although it does not fetch now."""
+        subscriptions = self._ensure_consumer()._subscription
+
+        def fetch_nothing() -> None:
+            with subscriptions.fetch_context():
+                pass
+
+        self.thread_loop.call_soon_threadsafe(fetch_nothing)
+
+    async def fetch(self, partitions: set[TP], timeout_s: float, records_max: int) -> Any:
+        """Return records by partition; empty once the timeout is over."""
+        consumer = self._ensure_consumer()
+        return await self.run_inside(
+            lambda: self._fetch_records(
+                consumer, partitions, timeout=timeout_s, max_records=records_max
+            )
+        )
