@@ -79,7 +79,7 @@ def table_of(
     from stream_infer.core.engine import Engine
     from stream_infer.store.feast_repo import load_plan
     from stream_infer.store.offline_features import OfflineFeatures
-    from stream_infer.stream.producer import Partitioner
+    from stream_infer.stream.partitioning import Partitioner
     from stream_infer.training.fit import TrainingTable
     from stream_infer.training.replay import Replay, read_lines
 

@@ -190,7 +190,7 @@ def judge(evidence: Evidence) -> dict[str, Any]:
             "samples": len(http),
         },
         "conservation": {
-            "holds": sums and (counts or {}).get("predictions") == board.predictions,
+            "holds": sums and ends["predictions"] == board.predictions,
             "sent": board.sent,
             "consumed": None if counts is None else counts["consumed"],
             **ends,

@@ -20,7 +20,7 @@ from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatures, Column
 from stream_infer.store.feast_plan import ReadPlan
 from stream_infer.store.offline_features import OfflineFeatures
-from stream_infer.stream.producer import Partitioner
+from stream_infer.stream.partitioning import Partitioner
 from stream_infer.stream.runtime import build_runtime
 from stream_infer.training.replay import Replay, Table
 
@@ -37,7 +37,7 @@ class MaterialisedFeatures(OfflineFeatures):
         return super().read(columns, np.maximum(times_us, self._moment_us))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchOnly:
     """The part of a topology that says which models it runs: here, those without streams."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from stream_infer.core.errors import StreamInferError
 from stream_infer.demo.board import Board
 from stream_infer.demo.flights import decode_event
-from stream_infer.stream.producer import Partitioner
+from stream_infer.stream.partitioning import Partitioner
 
 AHEAD_RECORDS_MAX = 4_000
 """Events that may be sent before the worker's results of earlier ones are read.

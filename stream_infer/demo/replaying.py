@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from stream_infer.demo.flights import (
 )
 from stream_infer.demo.live import Ended, Run, clock, connected_producer, events_of
 from stream_infer.demo.player import UNLIMITED, Player
+from stream_infer.demo.progress import Report
 from stream_infer.demo.reader import Position, Reader
 from stream_infer.demo.servers import post_event
 from stream_infer.store.state import partition_prefix
@@ -48,9 +49,7 @@ class Replayed:
     events_per_s: float = 0.0
 
 
-async def replay_live(
-    run: Run, board: Board, samples: int, report: Callable[..., None]
-) -> Replayed:
+async def replay_live(run: Run, board: Board, samples: int, report: Report) -> Replayed:
     """Send September to December; return all that came back.
 
     At `samples` moments it waits until all that was sent is stored, scores the next departure over
@@ -111,7 +110,7 @@ async def _send(
     redis: Any,
     replayed: Replayed,
     samples: int,
-    report: Callable[..., None],
+    report: Report,
 ) -> None:
     log, board = run.made.log, player.board
     total = len(log.times_us(WARM_UP_FROM, LIVE_TO))

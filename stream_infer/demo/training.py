@@ -12,7 +12,7 @@ from stream_infer.demo.progress import Report
 from stream_infer.demo.setup import Prepared, engine_of, models_fingerprint
 from stream_infer.models.repository import ModelRepository
 from stream_infer.store.offline_features import OfflineFeatures
-from stream_infer.stream.producer import Partitioner
+from stream_infer.stream.partitioning import Partitioner
 from stream_infer.training.fit import TrainingTable, train
 from stream_infer.training.replay import Replay
 
