@@ -33,7 +33,8 @@ class Follower:
         self._lost_told = 0
         self._per_second_max = per_second_max
         self._results_this_second = 0
-        self._frames: deque[bytes] = deque()
+        self._results: deque[bytes] = deque()
+        self._notes: deque[bytes] = deque(maxlen=LIVE_SUMMARIES_MAX)
         self._queue_max = queue_max
         self._wake = asyncio.Event()
         self._closed = False
@@ -43,22 +44,19 @@ class Follower:
         self._results_this_second += 1
         if self._per_second_max is not None and self._results_this_second > self._per_second_max:
             return 0
-        return self.offer(frames)
-
-    def summary(self, frames: bytes) -> int:
-        """Queue a summary, with which a new second begins."""
-        self._results_this_second = 0
-        return self.offer(frames)
-
-    def offer(self, frames: bytes) -> int:
-        """Queue a frame; return how many were lost for it (0 or 1)."""
-        lost = len(self._frames) >= self._queue_max
+        lost = len(self._results) >= self._queue_max
         if lost:
-            self._frames.popleft()
+            self._results.popleft()
             self.lost += 1
-        self._frames.append(frames)
+        self._results.append(frames)
         self._wake.set()
         return int(lost)
+
+    def note(self, frames: bytes) -> None:
+        """Queue a summary, with which a new second begins."""
+        self._results_this_second = 0
+        self._notes.append(frames)
+        self._wake.set()
 
     def close(self) -> None:
         """End the stream after a farewell."""
@@ -74,8 +72,10 @@ class Follower:
             if self.lost > self._lost_told:
                 parts.append(frame("lost", _encode({"lost": self.lost})))
                 self._lost_told = self.lost
-            parts += self._frames
-            self._frames.clear()
+            parts += self._notes
+            parts += self._results
+            self._notes.clear()
+            self._results.clear()
             if parts:
                 yield b"".join(parts)
         yield frame("goodbye", b'{"reason": "the server stops"}')
@@ -128,7 +128,7 @@ class Hub:
             )
         follower = Follower(topology, self._queue_max, per_second_max)
         history = list(self._summaries[topology])
-        follower.offer(frame("history", _encode(history)))
+        follower.note(frame("history", _encode(history)))
         self._followers.add(follower)
         self._metrics.clients = len(self._followers)
         self._anyone.set()
@@ -165,7 +165,7 @@ class Hub:
             frames = frame("summary", _encode(summary))
             for follower in self._followers:
                 if follower.topology == name:
-                    self._metrics.lost += follower.summary(frames)
+                    follower.note(frames)
 
     def close(self) -> None:
         """End all streams."""

@@ -26,7 +26,7 @@ from stream_infer.serving.errors import (
 )
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.state import partition_prefix
-from stream_infer.stream.producer import Partitioner
+from stream_infer.stream.partitioning import Partitioner
 from stream_infer.stream.runtime import Runtime
 
 

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from stream_infer.core.errors import SettingsError
@@ -97,6 +98,8 @@ def bind(settings: Settings) -> socket.socket:
 
 def make_server(services: Services) -> Server:
     """Return a server for services, not started yet."""
+    # Streams end by the hub's farewell. The library's own way marks the whole process as stopping.
+    AppStatus.enable_automatic_graceful_drain = False
     settings = services.settings
     config = uvicorn.Config(
         create_app(services),
@@ -133,11 +136,11 @@ def serve(topology_names: Sequence[str], settings: Settings) -> int:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"stream-infer serves {', '.join(services.served)} at http://{shown}:{port}/", flush=True)
-    try:
-        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_run(server, services, listener))
-    except KeyboardInterrupt:
-        pass
+    # uvicorn raises the signal that stopped it once more when it has drained, for these handlers.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_run(server, services, listener))
     return 0
 
 

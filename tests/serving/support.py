@@ -23,7 +23,7 @@ from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
 from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.processor import TopologyProcessor
-from stream_infer.stream.producer import Partitioner
+from stream_infer.stream.partitioning import Partitioner
 from tests.laws.shop import T0_US, Record, shop_runtime, shop_topology
 
 PARTITIONS = 4
@@ -158,8 +158,8 @@ class ThreadedServer:
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
     def stop(self) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._server.stop)
+        if self._thread.is_alive() and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._server.stop)
         self._thread.join()
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ import { drawChart } from "/static/chart.js";
 
 const ROWS = 20;
 const PER_SECOND = 40;
+const MARKED = 5; // more new rows than these at once are not marked: all would be
 const SUMMARIES = 300;
 const $ = (id) => document.getElementById(id);
 
@@ -38,14 +39,19 @@ const number = (value, digits = 1) =>
 const whole = (value) => Math.round(value).toLocaleString("en");
 const milliseconds = (value) => (value === null || value === undefined ? "–" : `${number(value, value < 100 ? 1 : 0)} ms`);
 
-function addRow(prediction) {
+function addRow(prediction, isNew) {
   const row = $("rows").insertRow(0);
-  row.className = "new";
+  row.classList.toggle("new", isNew);
   cell(row, prediction.key, "key-cell").title = prediction.prediction_id;
   cell(row, number(prediction.score, 2), "number score");
-  const models = Object.entries(prediction.scores).map(([name, score]) => `${name} ${number(score)}`);
-  cell(row, models.join("  ·  "), "models").title = Object.entries(prediction.models).map(([name, version]) => `${name} version ${version}`).join(", ");
-  cell(row, milliseconds(prediction.latency_ms), "number");
+  const models = cell(row, "", "models");
+  for (const [name, score] of Object.entries(prediction.scores)) {
+    const model = document.createElement("span");
+    model.textContent = `${name} ${number(score)}`;
+    model.title = `version ${prediction.models[name]}`;
+    models.append(model, " ");
+  }
+  cell(row, milliseconds(prediction.latency_ms), "number latency");
   cell(row, prediction.event_time.replace("T", " ").slice(0, 19), "event-time");
   const reasons = cell(row, "", "degraded");
   for (const reason of prediction.degraded) {
@@ -74,7 +80,8 @@ function addSummary(summary) {
 function render() {
   if (seen.waiting.length) {
     for (const row of $("rows").querySelectorAll(".new")) row.classList.remove("new");
-    for (const prediction of seen.waiting.splice(0).slice(-ROWS)) addRow(prediction);
+    const arrived = seen.waiting.splice(0).slice(-ROWS);
+    for (const prediction of arrived) addRow(prediction, arrived.length <= MARKED);
   }
   $("empty").hidden = $("rows").rows.length > 0;
   const last = seen.summaries.at(-1);

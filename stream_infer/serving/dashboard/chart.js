@@ -29,13 +29,13 @@ export function drawChart(canvas, lines, nowS) {
   draw.lineWidth = 1;
   draw.textBaseline = "middle";
   draw.textAlign = "right";
-  for (const part of [0, 0.5, 1]) {
+  for (const part of points.length ? [0, 0.5, 1] : [0]) {
     const at = Math.round(y(top * part)) + 0.5;
     draw.beginPath();
     draw.moveTo(left, at);
     draw.lineTo(width - 6, at);
     draw.stroke();
-    if (points.length || part === 0) draw.fillText(label(top * part), left - 6, at);
+    draw.fillText(label(top * part), left - 6, at);
   }
   draw.textBaseline = "alphabetic";
   draw.textAlign = "left";
@@ -66,7 +66,7 @@ export function drawChart(canvas, lines, nowS) {
 function nice(value) {
   if (!(value > 0)) return 1;
   const step = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((n) => n * step).find((n) => n >= value) ?? value;
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * step).find((n) => n >= value) ?? value;
 }
 
 function label(value) {

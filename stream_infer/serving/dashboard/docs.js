@@ -18,6 +18,7 @@ function labelled(text, input) {
   return label;
 }
 
+const paragraphs = (text) => text.replace(/([^\n])\n(?!\n)/g, "$1 ");
 const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
 
 // A form with a field for each parameter, and the body's examples to choose from.
@@ -97,7 +98,7 @@ function route(method, path, operation) {
   const details = make("details", "card route");
   const summary = make("summary");
   summary.append(make("span", `method ${method}`, method.toUpperCase()), make("span", "path", path), make("span", "", operation.summary));
-  details.append(summary, make("p", "", operation.description ?? ""), tryForm(method, path, operation));
+  details.append(summary, make("p", "", paragraphs(operation.description ?? "")), tryForm(method, path, operation));
   for (const [status, response] of Object.entries(operation.responses)) {
     const example = Object.values(response.content ?? {})[0]?.example;
     if (example === undefined || status !== "200") continue;

@@ -1,0 +1,112 @@
+"""Metrics and a worker's own pages."""
+
+import json
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_infer.monitoring.counters import TopologyCounters
+from stream_infer.monitoring.exposition import StreamInferCollector, registry, render
+from stream_infer.monitoring.metrics import Histogram, HttpMetrics
+from stream_infer.monitoring.worker import POLL_AGE_MAX_S, live_checks, worker_pages
+from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.processing import TP
+
+values = st.lists(st.floats(0, 100, allow_nan=False), max_size=50)
+
+
+@given(values)
+def test_observing_one_by_one_and_all_at_once_are_the_same(observed: list[float]) -> None:
+    one, many = Histogram(), Histogram()
+    for value in observed:
+        one.observe(value)
+    many.observe_many(np.array([*observed, np.nan]))
+    assert one.counts == many.counts
+    assert one.count == len(observed)
+    assert one.total == pytest.approx(many.total)
+
+
+@given(values.filter(bool), st.floats(0.01, 1))
+def test_a_quantile_lies_in_the_bucket_of_the_true_one(observed: list[float], q: float) -> None:
+    histogram = Histogram()
+    histogram.observe_many(np.array(observed))
+    true = float(np.quantile(observed, q, method="inverted_cdf"))
+    edges = (0.0, *histogram.bounds)
+    place = int(np.searchsorted(histogram.bounds, true))
+    estimate = histogram.quantile(q)
+    assert estimate is not None
+    assert edges[min(place, len(edges) - 2)] <= estimate <= edges[min(place + 1, len(edges) - 1)]
+
+
+def scraped(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_exposed_numbers_are_the_counted_ones() -> None:
+    counters, stream, http = TopologyCounters(), StreamCounters(), HttpMetrics()
+    counters.ends.consumed, counters.ends.predictions, counters.ends.late = 5, 3, 2
+    counters.latency_counts[2] = 3
+    counters.latency_sum_ms = 9.0
+    counters.degraded["missing:plane"] = 1
+    counters.outcome(3.0)
+    counters.outcome(-5.0)
+    stream.lag_records[TP("flights", 1)] = 7
+    stream.last_poll_s, stream.oldest_in_flight_s = 90.0, 99.5
+    http.request("GET", "/v1/topologies", 200, 0.002)
+    collector = StreamInferCollector({"t": counters}, {"t": stream}, http, now_s=lambda: 100.0)
+    found = scraped(render(registry(collector)).decode())
+    of_t = ("topology", "t")
+    assert found["stream_infer_consumed_events_total", (of_t,)] == 5
+    assert found["stream_infer_events_total", (("end", "prediction"), of_t)] == 3
+    assert found["stream_infer_events_total", (("end", "late"), of_t)] == 2
+    assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.002"), of_t)] == 0
+    assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.003"), of_t)] == 3
+    assert found["stream_infer_prediction_latency_seconds_sum", (of_t,)] == pytest.approx(0.009)
+    assert found["stream_infer_label_error_mae", (of_t,)] == 4
+    assert found["stream_infer_label_error_rmse", (of_t,)] == pytest.approx(17**0.5)
+    lag = (("partition", "1"), ("topic", "flights"), of_t)
+    assert found["stream_infer_stream_lag_records", lag] == 7
+    assert found["stream_infer_stream_last_poll_age_seconds", (of_t,)] == 10
+    assert found["stream_infer_stream_oldest_in_flight_seconds", (of_t,)] == 0.5
+    request = (("method", "GET"), ("route", "/v1/topologies"), ("status", "200"))
+    assert found["stream_infer_http_requests_total", request] == 1
+
+
+def fetched(url: str) -> tuple[int, str]:
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_a_workers_pages_follow_its_state() -> None:
+    stream = StreamCounters()
+    with worker_pages({"t": TopologyCounters()}, {"t": stream}, port=0) as pages:
+        base = f"http://127.0.0.1:{pages.port}"
+        status, text = fetched(f"{base}/health/ready")
+        assert status == 503
+        assert json.loads(text)["checks"] == {"t": "partitions are not assigned yet"}
+        stream.ready = True
+        assert fetched(f"{base}/health/ready")[0] == 200
+        stream.retrying = "redis: refused"
+        assert "redis: refused" in fetched(f"{base}/health/ready")[1]
+        assert fetched(f"{base}/health/live")[0] == 200
+        assert "stream_infer_consumed_events_total" in fetched(f"{base}/metrics")[1]
+        assert fetched(f"{base}/secret")[0] == 404
+
+
+def test_a_loop_that_no_longer_polls_is_not_alive() -> None:
+    stream = StreamCounters(last_poll_s=100.0)
+    assert live_checks({"t": stream}, lambda: 100.0 + POLL_AGE_MAX_S) == {"t": None}
+    assert live_checks({"t": stream}, lambda: 101.0 + POLL_AGE_MAX_S)["t"]

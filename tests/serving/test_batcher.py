@@ -1,0 +1,103 @@
+"""The batcher: no delay, everybody answered, bounded."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from stream_infer.serving.batcher import Batcher
+from stream_infer.serving.errors import OverloadedError
+
+
+class Work:
+    """Work that a test lets go on, batch by batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.started = asyncio.Semaphore(0)
+        self.go = asyncio.Semaphore(0)
+
+    async def __call__(self, items: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(items))
+        self.started.release()
+        await self.go.acquire()
+        return [ValueError(item) if item < 0 else item * 10 for item in items]
+
+
+def batcher(work: Work, *, slots: int = 1, batch_max: int = 3, waiting_max: int = 5) -> Batcher:  # type: ignore[type-arg]
+    return Batcher(work, lambda _: 1, slots=slots, batch_max=batch_max, waiting_max=waiting_max)
+
+
+async def test_what_waits_while_all_slots_are_busy_shares_the_next_batch() -> None:
+    work = Work()
+    tested = batcher(work)
+    first = asyncio.create_task(tested.submit(1))
+    await work.started.acquire()
+    rest = [asyncio.create_task(tested.submit(item)) for item in (2, 3, 4, 5)]
+    for _ in range(3):
+        work.go.release()
+    assert await asyncio.gather(first, *rest) == [10, 20, 30, 40, 50]
+    assert work.batches == [[1], [2, 3, 4], [5]]
+    assert tested.waiting_size == 0
+
+
+async def test_a_free_slot_takes_work_at_once() -> None:
+    work = Work()
+    tested = batcher(work, slots=2)
+    tasks = []
+    for item in (1, 2):
+        tasks.append(asyncio.create_task(tested.submit(item)))
+        await work.started.acquire()
+    assert work.batches == [[1], [2]]
+    work.go.release()
+    work.go.release()
+    assert await asyncio.gather(*tasks) == [10, 20]
+
+
+async def test_more_than_may_wait_is_refused_and_the_rest_served() -> None:
+    work = Work()
+    tested = batcher(work, waiting_max=2)
+    tasks = [asyncio.create_task(tested.submit(1))]
+    await work.started.acquire()
+    tasks += [asyncio.create_task(tested.submit(item)) for item in (2, 3)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await tested.submit(4)
+    work.go.release()
+    work.go.release()
+    assert await asyncio.gather(*tasks) == [10, 20, 30]
+
+
+async def test_an_error_reaches_its_item_only_and_a_failed_batch_all_of_its_items() -> None:
+    work = Work()
+    tested = batcher(work)
+    for _ in range(2):
+        work.go.release()
+    results = await asyncio.gather(
+        *(tested.submit(item) for item in (1, -2, 3)), return_exceptions=True
+    )
+    assert (results[0], results[2]) == (10, 30)
+    assert isinstance(results[1], ValueError)
+
+    async def broken(_: Sequence[int]) -> Sequence[int | Exception]:
+        raise OSError("gone")
+
+    failing: Batcher[int, int] = Batcher(broken, lambda _: 1, slots=1, batch_max=9, waiting_max=9)
+    results = await asyncio.gather(failing.submit(1), failing.submit(2), return_exceptions=True)
+    assert [type(result) for result in results] == [OSError, OSError]
+
+
+async def test_a_caller_that_left_costs_the_others_nothing() -> None:
+    work = Work()
+    tested = batcher(work)
+    first = asyncio.create_task(tested.submit(1))
+    await work.started.acquire()
+    gone, stays = (asyncio.create_task(tested.submit(item)) for item in (2, 3))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    work.go.release()
+    work.go.release()
+    assert await first == 10
+    assert await stays == 30
+    assert work.batches == [[1], [3]]
