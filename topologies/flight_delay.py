@@ -31,13 +31,13 @@ class Departure(Event, tag="departure"):
     origin: str
     dest: str
     carrier: str
-    tail_number: str | None = None
     at: datetime
     scheduled_at: datetime
     departure_delay_min: float
     distance_mi: float
     scheduled_hour: int
     scheduled_weekday: int
+    tail_number: str | None = None
 
 
 class Arrival(Event, tag="arrival"):
@@ -47,11 +47,11 @@ class Arrival(Event, tag="arrival"):
     origin: str
     dest: str
     carrier: str
-    tail_number: str | None = None
     at: datetime
     departure_delay_min: float
     arrival_delay_min: float
     gain_min: float
+    tail_number: str | None = None
 
 
 flights = Stream(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.columns import Batch, Bools, Floats, decode, decoder
+from stream_infer.core.errors import StateError
 from stream_infer.core.fold import fold, read
 from stream_infer.core.inputs import BatchLayout
 from stream_infer.core.labels import Joined, first_seen, join_label, join_prediction
@@ -25,14 +26,16 @@ from stream_infer.core.vectors import BatchColumns, Vectors, assemble
 class Folded:
     """A batch after its events are in the state.
 
-    `kept` are the events that count; `scored` those of them that get a score, with their `vectors`,
-    and `emitted` bool[m] says which of these are published; `label_rows` int64[n_kept] are rows of
-    the label shard. `late` and `duplicates` are positions in what was consumed.
+    `kept` are the events that count; `scored` those of them that get a score, at `scored_at`
+    int64[m] in `kept`, with their `vectors`; `emitted` bool[m] says which of these are published;
+    `label_rows` are the kept events' rows in the label shard, -1 where an event has no label key.
+    `late` and `duplicates` are positions in what was consumed.
     """
 
     kept: Batch
     scored: Batch
     scored_at: npt.NDArray[np.int64]
+    label_rows: npt.NDArray[np.int64]
     vectors: Vectors
     emitted: Bools
     late: npt.NDArray[np.int32]
@@ -75,7 +78,8 @@ class Engine:
 
     def scored_mask(self, batch: Batch) -> Bools:
         """Return bool[n]: which events are of the scored type."""
-        return batch.kinds == self.topology.on_kind
+        scored: Bools = batch.kinds == self.topology.on_kind
+        return scored
 
     def lacking(self, state: PartitionState, batch: Batch) -> dict[str, list[str]]:
         """Return, for each shard, the keys whose rows must be inserted before `fold_batch`."""
@@ -87,26 +91,28 @@ class Engine:
     ) -> Folded:
         """Fold a batch into the state; return the vectors of its scored events as processed.
 
-        `batch_columns` has a row for each event of the scored type in `batch`.
+        `batch_columns` has a row for each event of the scored type in `batch`. Raises StateError,
+        before anything has moved, when a row that `lacking` named was not inserted.
         """
         topology = self.topology
+        rows = self._rows(state, batch)
         on_time = self._on_time(state, batch)
-        first = self._first(state, batch, on_time)
-        kept = batch.take(on_time & first)
+        first = self._first(state, batch, on_time, rows)
+        keep = on_time & first
+        kept = batch.take(keep)
         on = self.scored_mask(kept)
         scored = kept.take(on)
-        keys = {view.name: kept.keys(view.by) for view in topology.views}
         view_values: dict[str, Floats] = {}
         for view in topology.views:
             shard = state.shards[view.name]
-            rows, _ = shard.lookup(keys[view.name])
-            view_values[view.name] = fold(view.plan, shard, rows, kept)[on]
+            view_values[view.name] = fold(view.plan, shard, rows[view.name][keep], kept)[on]
         if batch_columns is not None:
-            batch_columns = batch_columns.take((on_time & first)[self.scored_mask(batch)])
+            batch_columns = batch_columns.take(keep[self.scored_mask(batch)])
         return Folded(
             kept=kept,
             scored=scored,
             scored_at=np.flatnonzero(on),
+            label_rows=rows[LABELS][keep] if LABELS in rows else np.zeros(0, np.int64),
             vectors=assemble(topology, self.layout, scored, view_values, batch_columns),
             emitted=scored.offsets >= state.emit_from,
             late=batch.positions[~on_time],
@@ -125,14 +131,14 @@ class Engine:
         if label is None:
             return []
         shard, kept = state.shards[LABELS], folded.kept
-        rows = shard.lookup(kept.labels(label.key))[0]
         score_of = np.full(len(kept), np.nan)
         score_of[folded.scored_at] = scores
         values = kept.column(label.value)
         label_kind = self.topology.stream.event_types.index(label.of)
         pairs: list[Joined] = []
         touched: list[int] = []
-        for i, (row, kind) in enumerate(zip(rows.tolist(), kept.kinds.tolist(), strict=True)):
+        events = zip(folded.label_rows.tolist(), kept.kinds.tolist(), strict=True)
+        for i, (row, kind) in enumerate(events):
             if row < 0:
                 continue
             time_us, offset = int(kept.times_us[i]), int(kept.offsets[i])
@@ -171,13 +177,26 @@ class Engine:
         on_time: Bools = batch.times_us >= before - self.topology.stream.lateness_us
         return on_time
 
-    def _first(self, state: PartitionState, batch: Batch, on_time: Bools) -> Bools:
+    def _rows(self, state: PartitionState, batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
+        rows: dict[str, npt.NDArray[np.int64]] = {}
+        for name, keys in self.shard_keys(batch).items():
+            rows[name], absent = state.shards[name].lookup(keys)
+            if absent:
+                raise StateError(
+                    f"topology {self.topology.name!r}: row {absent[0]!r} of {name} was not read"
+                )
+        return rows
+
+    def _first(
+        self,
+        state: PartitionState,
+        batch: Batch,
+        on_time: Bools,
+        rows: Mapping[str, npt.NDArray[np.int64]],
+    ) -> Bools:
         first = np.ones(len(batch), bool)
-        if self.topology.stream.event_id is None or not len(batch):
-            return first
-        keys = self.shard_keys(batch)[IDS]
-        shard = state.shards[IDS]
-        rows, _ = shard.lookup(keys)
-        within_us = self.topology.stream.duplicates_within_us
-        first[on_time] = first_seen(shard, rows[on_time], batch.times_us[on_time], within_us)
+        if IDS in rows and len(batch):
+            within_us = self.topology.stream.duplicates_within_us
+            times_us = batch.times_us[on_time]
+            first[on_time] = first_seen(state.shards[IDS], rows[IDS][on_time], times_us, within_us)
         return first

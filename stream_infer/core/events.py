@@ -19,10 +19,15 @@ _KINDS: dict[type, FieldKind] = {
 }
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
+# Out of a type checker's sight, which would ask each subclass to repeat it.
+_FROZEN: dict[str, Any] = {"frozen": True}
+
+
+class Event(msgspec.Struct, gc=False, tag_field="type", **_FROZEN):
     """Base of all event types: `class Departure(Event, tag="departure"): ...`.
 
-    Fields are typed; `X | None = None` is optional; fields unknown to the type are ignored.
+    Fields are typed; `X | None = None` is optional and stands last; fields unknown to the type are
+    ignored.
     """
 
 

@@ -23,7 +23,7 @@ LABEL_ROW = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A prediction and its label; `event` indexes the event of the batch that completed the pair."""
+    """A prediction and its label; `event` indexes the event in the batch that made the pair."""
 
     event: int
     offset: int

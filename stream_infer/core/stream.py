@@ -140,7 +140,7 @@ class View:
                 culprit,
                 f"by={list(self.by)} lacks {self.stream.key!r}, the partition key of stream "
                 f"{self.stream.name!r}: its events lie in several partitions. Add the key to `by`, "
-                f"or publish the events to a topic keyed by {self.by[0]!r} and declare a stream of it",
+                f"or publish the events keyed by {self.by[0]!r} and declare a stream of them",
             )
         if not self.features:
             raise DeclarationError(culprit, "has no features")

@@ -63,7 +63,7 @@ class StateStore:
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hincrby(meta, "epoch", 1)
         pipeline.hset(meta, mapping={"partitions": self._partitions, "schema": self._schema})
-        pipeline.hmget(meta, "next_offset", "stream_time_us")
+        pipeline.hmget(meta, ["next_offset", "stream_time_us"])
         epoch, _, (next_offset, stream_time_us) = await pipeline.execute()
         return Ownership(
             partition,

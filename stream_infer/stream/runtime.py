@@ -5,7 +5,6 @@ from pathlib import Path
 
 from stream_infer.core.combiners import WeightedMean
 from stream_infer.core.engine import Engine
-from stream_infer.core.inputs import BatchLayout
 from stream_infer.core.predictions import Scored
 from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import Vectors
@@ -44,17 +43,6 @@ class Runtime:
         )
 
 
-def layout_of(plan: ReadPlan) -> BatchLayout:
-    """Return a read plan's columns as the core sees them."""
-    return BatchLayout(
-        plan.names,
-        tuple(view.alias for view in plan.views),
-        plan.view_of,
-        plan.ttl_us,
-        tuple(tuple(key.field for key in view.join_keys) for view in plan.views),
-    )
-
-
 def build_runtime(topology: Topology, settings: Settings) -> Runtime:
     """Load and check everything a topology needs; nothing connects.
 
@@ -62,6 +50,6 @@ def build_runtime(topology: Topology, settings: Settings) -> Runtime:
     fit another.
     """
     plan = load_plan(Path(topology.feast.repo), topology.feast.service) if topology.feast else None
-    engine = Engine(topology, layout_of(plan) if plan is not None else None)
+    engine = Engine(topology, plan.layout() if plan is not None else None)
     loaded = load_ensemble(Path(settings.models_dir), topology, engine.vector_names)
     return Runtime(topology, engine, plan, loaded.models, loaded.combiner, loaded.versions)
