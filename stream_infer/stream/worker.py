@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import uvloop
 
@@ -18,6 +19,7 @@ log = logging.getLogger("stream_infer.stream")
 
 EXIT_OK = 0
 EXIT_FATAL = 1
+AIOKAFKA_PARTS = ("consumer", "producer", "coordinator", "conn")
 SWITCH_INTERVAL_S = 0.0005
 """The consumer runs in a thread of its own: it must not wait 5 ms for its turn."""
 
@@ -30,6 +32,9 @@ class OneLine(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return super().formatException(ei) if ei[0] is not None else ""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return " ".join(super().formatMessage(record).split())
@@ -45,10 +50,10 @@ def set_up_logging(level: str = "info") -> None:
     root.setLevel(max(chosen, logging.WARNING) if chosen > logging.DEBUG else chosen)
     logging.getLogger("stream_infer").setLevel(chosen)
     if chosen > logging.DEBUG:
-        # Reported by us in one line each; here they come as traces, or for every attempt.
-        for name in ("aiokafka", "mode", "faust"):
+        for name in ("mode", "faust", *(f"aiokafka.{part}" for part in AIOKAFKA_PARTS)):
             logging.getLogger(name).setLevel(logging.ERROR)
-        for name in ("aiokafka.client", "aiokafka.cluster"):
+        # Failed connections, at every attempt: reported by us, once for each retry.
+        for name in ("aiokafka", "aiokafka.cluster"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
