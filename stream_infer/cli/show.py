@@ -1,5 +1,6 @@
 """`demo` and `evaluate`: the flight example, to look at and to judge."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -32,6 +33,14 @@ def demo(
         8080
     ),
     processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    warm_up_days: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=30,
+            help="Days before October that fill the features; fewer start sooner, on less.",
+        ),
+    ] = 30,
     data_dir: DataDir = None,
     reset_state: Annotated[
         bool,
@@ -62,6 +71,7 @@ def demo(
         data_dir=data_dir,
         processes=processes,
         reset_state=reset_state,
+        warm_up_days=warm_up_days,
     )
     raise typer.Exit(run_demo(options))
 
@@ -69,16 +79,27 @@ def demo(
 def evaluate(
     broker: Broker = None,
     redis: RedisUrl = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Judge the flights before this day only; the bound of the error is left out then.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
-    json: AsJson = False,
+    json: AsJson = True,
 ) -> None:
     """Replay all flights of October to December through a real Kafka, and judge the predictions.
 
     Without --broker it starts the tests' Kafka (Java 17 or newer). Prints one JSON object; exit
     code 1 where one of the laws does not hold.
     """
+    from datetime import UTC
+
     from stream_infer.cli.output import keep_libraries_quiet
     from stream_infer.demo.evaluate import run_evaluation
 
     keep_libraries_quiet()
-    raise typer.Exit(run_evaluation(broker, redis, data_dir))
+    end = None if until is None else until.replace(tzinfo=UTC)
+    raise typer.Exit(run_evaluation(broker, redis, data_dir, end))

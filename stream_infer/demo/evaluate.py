@@ -7,6 +7,7 @@ import sys
 import tempfile
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -15,13 +16,20 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_infer.core.errors import SettingsError, StateError, StreamInferError
 from stream_infer.core.results import Prediction
 from stream_infer.demo import servers
 from stream_infer.demo.children import ChildEndedError, Children
 from stream_infer.demo.counts import ENDS, conserved
-from stream_infer.demo.flights import LIVE_FROM, TOPOLOGY, microseconds
+from stream_infer.demo.flights import (
+    LIVE_FROM,
+    LIVE_TO,
+    TOPOLOGY,
+    WARM_UP_FROM,
+    microseconds,
+)
 from stream_infer.demo.live import Run, new_board
 from stream_infer.demo.offline import batch_only_scores, delays, replay_offline
 from stream_infer.demo.player import UNLIMITED
@@ -45,11 +53,13 @@ class Evidence:
     made: Prepared
     replayed: Replayed
     table: Table
-    batch_only: Any
+    batch_only: NDArray[np.float64] | None
     partitions: int
 
 
-def run_evaluation(broker: str | None, redis: str | None, data_dir: str | None) -> int:
+def run_evaluation(
+    broker: str | None, redis: str | None, data_dir: str | None, end: datetime | None = None
+) -> int:
     """Print the judgement as one JSON object; return 0 where every law holds, 1 otherwise."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -57,7 +67,7 @@ def run_evaluation(broker: str | None, redis: str | None, data_dir: str | None) 
     code, judgement = 1, dict[str, Any]()
     try:
         with progress() as report:
-            evidence = _gather(stack, broker, redis, data_dir, report)
+            evidence = _gather(stack, broker, redis, data_dir, end, report)
         judgement = judge(evidence)
         code = 0 if judgement["ok"] else 1
     except KeyboardInterrupt:
@@ -80,6 +90,7 @@ def _gather(
     broker: str | None,
     redis: str | None,
     data_dir: str | None,
+    end: datetime | None,
     report: Report,
 ) -> Evidence:
     settings = load(broker=broker, redis=redis, data_dir=data_dir)
@@ -101,13 +112,14 @@ def _gather(
     )
     prepare_features(made, redis, report)
     prepare_models(made, report)
-    run = _start(stack, made, settings, scratch)
+    run = _start(stack, made, settings, LIVE_TO if end is None else end)
     board = new_board(made)
     replayed = asyncio.run(replay_live(run, board, HTTP_SAMPLES, report))
     # Stopped before the offline replay, which then has the machine for itself.
     run.children.stop()
-    table = replay_offline(made, settings, run.partitions, report)
-    return Evidence(made, replayed, table, batch_only_scores(made, table, report), run.partitions)
+    table = replay_offline(made, settings, run.partitions, run.log_to, report)
+    simpler = batch_only_scores(made, table, report) if end is None else None
+    return Evidence(made, replayed, table, simpler, run.partitions)
 
 
 def _own_kafka(stack: contextlib.ExitStack, folder: Path) -> str:
@@ -126,7 +138,9 @@ def _own_kafka(stack: contextlib.ExitStack, folder: Path) -> str:
     return kafka.bootstrap
 
 
-def _start(stack: contextlib.ExitStack, made: Prepared, settings: Settings, scratch: Path) -> Run:
+def _start(
+    stack: contextlib.ExitStack, made: Prepared, settings: Settings, log_to: datetime
+) -> Run:
     """Start worker and server on an empty log and an empty state."""
     stream = made.topology.stream.name
     cluster, counts, ends = asyncio.run(servers.real_log(made.topology, settings))
@@ -154,6 +168,8 @@ def _start(stack: contextlib.ExitStack, made: Prepared, settings: Settings, scra
         pace=UNLIMITED,
         duration_s=None,
         stay=False,
+        log_from=WARM_UP_FROM,
+        log_to=log_to,
     )
 
 
@@ -177,7 +193,12 @@ def judge(evidence: Evidence) -> dict[str, Any]:
     )
     live = errors["live"]["rmse_min"]
     laws = {
-        "rmse_live": {"holds": live <= RMSE_MAX_MIN, "value": live, "at_most": RMSE_MAX_MIN},
+        "rmse_live": {
+            # The bound is one of the whole quarter.
+            "holds": None if evidence.batch_only is None else live <= RMSE_MAX_MIN,
+            "value": live,
+            "at_most": RMSE_MAX_MIN,
+        },
         "live_equals_offline": {
             "holds": everything and offline <= DIFFERENCE_MAX,
             "value": offline,
@@ -200,7 +221,7 @@ def judge(evidence: Evidence) -> dict[str, Any]:
         },
     }
     return {
-        "ok": all(law["holds"] for law in laws.values()),
+        "ok": all(law["holds"] is not False for law in laws.values()),
         "laws": laws,
         "rmse_min": errors,
         "events": board.sent,
@@ -240,7 +261,9 @@ def _errors(evidence: Evidence) -> dict[str, Any]:
             "rmse_min": rmse([p.score for p in found]),
             "by_model": {name: rmse([p.scores[name] for p in found]) for name in models},
         },
-        "same_models_on_batch_features_alone": rmse(evidence.batch_only[places]),
+        "same_models_on_batch_features_alone": None
+        if evidence.batch_only is None
+        else rmse(evidence.batch_only[places]),
         "departure_delay_plus_mean_gain": rmse(departure + evidence.made.mean_gain_min),
         "schedule": rmse(np.zeros(len(actual))),
     }

@@ -1,6 +1,6 @@
 """The flight example's dates, and what is computed from its events besides features."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from stream_infer.core.errors import SettingsError
 
 TOPOLOGY = "flight_delay"
 YEAR_FROM = datetime(2013, 1, 1, tzinfo=UTC)
-WARM_UP_FROM = datetime(2013, 9, 1, tzinfo=UTC)
-"""Where the log starts: 30 days, the longest horizon of a feature, before what counts."""
+WARM_UP_DAYS = 30
+"""How long before what counts the log starts: the longest horizon of a feature."""
 LIVE_FROM = datetime(2013, 10, 1, tzinfo=UTC)
 """Models and batch features are made of what happened before; errors count from here."""
+WARM_UP_FROM = LIVE_FROM - timedelta(days=WARM_UP_DAYS)
 LIVE_TO = datetime(2014, 1, 3, tzinfo=UTC)
 """After the arrival of the year's last flight."""
 

@@ -17,7 +17,7 @@ from stream_infer.demo import servers
 from stream_infer.demo.board import Board
 from stream_infer.demo.children import Children
 from stream_infer.demo.counts import read_counts
-from stream_infer.demo.flights import LIVE_FROM, LIVE_TO, WARM_UP_FROM, microseconds
+from stream_infer.demo.flights import LIVE_FROM, LIVE_TO, microseconds
 from stream_infer.demo.player import UNLIMITED, Pace, Player
 from stream_infer.demo.reader import Position, Reader
 from stream_infer.demo.setup import Prepared
@@ -47,6 +47,8 @@ class Run:
     pace: Pace
     duration_s: float | None
     stay: bool
+    log_from: datetime
+    log_to: datetime = LIVE_TO
 
     @property
     def fetch_wait_ms(self) -> int:
@@ -144,14 +146,16 @@ async def _play(
     """Warm up, then send at the chosen pace."""
     log, board = run.made.log, view.board
     began_s = clock()
-    view.phase = "warming up: all of September, at full speed"
-    warm_up = player.skip_existing(events_of(log, WARM_UP_FROM, LIVE_FROM))
+    view.phase = f"warming up from {run.log_from:%d %B %Y}, at full speed"
+    warm_up = player.skip_existing(events_of(log, run.log_from, LIVE_FROM))
     complete = await player.play(warm_up, UNLIMITED, stop.is_set)
     board.sent_warm_up = board.sent
+    # What is measured from here on is not to wait behind the warm-up.
+    await _drained(player, position, board, stop.is_set)
     ended.warm_up_s = clock() - began_s
-    if not complete:
+    if not complete or stop.is_set():
         return
-    live = player.skip_existing(events_of(log, LIVE_FROM, LIVE_TO))
+    live = player.skip_existing(events_of(log, LIVE_FROM, run.log_to))
     first = next(live, None)
     await _check_log(run, player, position, exhausted=first is None)
     view.phase = _pace_text(run.pace)
@@ -207,10 +211,15 @@ async def _watch(run: Run, view: View, show: Callable[[], None]) -> None:
         await asyncio.sleep(SHOW_EVERY_S)
 
 
-async def _drained(player: Player, position: Position, board: Board) -> bool:
+async def _drained(
+    player: Player,
+    position: Position,
+    board: Board,
+    until: Callable[[], bool] = lambda: False,
+) -> bool:
     """Wait until the worker has committed all that was sent; whether it did in time."""
     deadline_s = clock() + DRAIN_MAX_S
-    while clock() < deadline_s:
+    while clock() < deadline_s and not until():
         committed = await position.committed()
         sent_all = board.acknowledged + board.refused == board.sent
         if sent_all and all(committed[place] >= end for place, end in player.log_ends.items()):

@@ -45,7 +45,9 @@ class BatchOnly:
     graph: WeightedMean
 
 
-def replay_offline(made: Prepared, settings: Settings, partitions: int, report: Report) -> Table:
+def replay_offline(
+    made: Prepared, settings: Settings, partitions: int, end: datetime, report: Report
+) -> Table:
     """Return vectors, scores and labels of the log that the live run sends, from September on."""
     runtime = build_runtime(made.topology, settings)
     past = MaterialisedFeatures(made.plan, made.repo, LIVE_FROM)
@@ -53,9 +55,9 @@ def replay_offline(made: Prepared, settings: Settings, partitions: int, report: 
     replay = Replay(
         runtime.engine, past, lambda key: choose.partition(key, places), score=runtime.score
     )
-    total = len(made.log.times_us(WARM_UP_FROM, LIVE_TO))
+    total = len(made.log.times_us(WARM_UP_FROM, end))
     return replay.run(
-        made.log.events_between(WARM_UP_FROM, LIVE_TO),
+        made.log.events_between(WARM_UP_FROM, end),
         lambda done: report("replaying the same log offline", done / total),
     )
 

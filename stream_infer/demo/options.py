@@ -17,3 +17,4 @@ class Options:
     data_dir: str | None = None
     processes: int = 1
     reset_state: bool = False
+    warm_up_days: int = 30

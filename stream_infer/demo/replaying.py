@@ -15,11 +15,8 @@ from stream_infer.demo.board import Board
 from stream_infer.demo.counts import read_counts
 from stream_infer.demo.flights import (
     LIVE_FROM,
-    LIVE_TO,
     TOPOLOGY,
-    WARM_UP_FROM,
     decode_event,
-    microseconds,
 )
 from stream_infer.demo.live import Ended, Run, clock, connected_producer, events_of
 from stream_infer.demo.player import UNLIMITED, Player
@@ -113,8 +110,8 @@ async def _send(
     report: Report,
 ) -> None:
     log, board = run.made.log, player.board
-    total = len(log.times_us(WARM_UP_FROM, LIVE_TO))
-    records = player.skip_existing(events_of(log, WARM_UP_FROM, LIVE_TO))
+    total = len(log.times_us(run.log_from, run.log_to))
+    records = player.skip_existing(events_of(log, run.log_from, run.log_to))
 
     def told(some: Iterator[Record]) -> Iterator[Record]:
         for number, record in enumerate(some):
@@ -143,8 +140,7 @@ async def _send(
             if event.arrival_delay_min is None:
                 break
     replayed.ended.complete = await player.play(told(records), UNLIMITED)
-    board.sent_warm_up = len(log.times_us(WARM_UP_FROM, LIVE_FROM))
-    assert board.live_from_us == microseconds(LIVE_FROM)
+    board.sent_warm_up = len(log.times_us(run.log_from, LIVE_FROM))
 
 
 async def _stored(run: Run, player: Player, redis: Any) -> None:

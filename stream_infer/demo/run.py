@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from stream_infer.core.errors import SettingsError
 from stream_infer.demo import servers, table
 from stream_infer.demo.children import ChildEndedError, Children
-from stream_infer.demo.flights import TOPOLOGY
+from stream_infer.demo.flights import LIVE_FROM, TOPOLOGY
 from stream_infer.demo.live import EMBEDDED_FETCH_WAIT_MS, Ended, Run, new_board, run_live
 from stream_infer.demo.measures import Recent
 from stream_infer.demo.options import Options
@@ -127,6 +128,7 @@ class Demo:
             pace=pace,
             duration_s=options.duration_s,
             stay=options.duration_s is None and not options.json,
+            log_from=LIVE_FROM - timedelta(days=options.warm_up_days),
         )
 
     def _live(self, run: Run) -> tuple[Ended, View]:

@@ -1,5 +1,6 @@
 """A topology as a Faust app over real servers, and the process that runs it."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,11 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from stream_infer.core.errors import SettingsError
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
+from stream_infer.monitoring.pages import Pages
+from stream_infer.monitoring.worker import worker_pages
 from stream_infer.settings import Settings, load
 from stream_infer.store.state import StateStore
 from stream_infer.stream.app import StreamApp, build_app
@@ -101,12 +105,35 @@ def faust_app(
 def run(topologies: Sequence[Topology], settings: Settings) -> int:
     """Run topologies in this process until told to stop; return its exit code.
 
-    Raises DeclarationError or ModelError when a topology's parts do not fit.
+    With `metrics_port`, metrics and health are served there meanwhile. Raises DeclarationError or
+    ModelError when a topology's parts do not fit, SettingsError where that port is taken.
     """
     started_s = time.monotonic()
+    streams = {topology.name: StreamCounters() for topology in topologies}
+    ends = {topology.name: TopologyCounters() for topology in topologies}
     apps = [
-        faust_app(topology, settings, runtime=build_runtime(topology, settings))
+        faust_app(
+            topology,
+            settings,
+            runtime=build_runtime(topology, settings),
+            counters=streams[topology.name],
+            ends=ends[topology.name],
+        )
         for topology in topologies
     ]
     log.info("models loaded in %.1f s", time.monotonic() - started_s)
-    return run_worker(apps, grace_s=settings.drain_timeout_s * 2)
+    with contextlib.ExitStack() as stack:
+        if settings.metrics_port:
+            stack.enter_context(_pages(ends, streams, settings.metrics_port))
+        return run_worker(apps, grace_s=settings.drain_timeout_s * 2)
+
+
+def _pages(
+    ends: Mapping[str, TopologyCounters], streams: Mapping[str, StreamCounters], port: int
+) -> Pages:
+    try:
+        return worker_pages(ends, streams, port=port)
+    except OSError as error:
+        raise SettingsError(
+            f"metrics_port {port} cannot be listened on: {error.strerror}"
+        ) from error
