@@ -1,4 +1,4 @@
-"""What a worker counts of one topology: plain numbers, cheap to add to and read by whoever shows them."""
+"""What a worker counts of one topology: plain numbers, cheap to add to, read by who shows them."""
 
 import math
 from collections import Counter

@@ -1,5 +1,9 @@
-"""What travels in a topology's topics, as an AsyncAPI 3.0 document and as JSON Schemas."""
+"""What travels in a topology's topics, as an AsyncAPI 3.0 document and as JSON Schemas.
 
+`python -m stream_infer.serving.asyncapi TOPOLOGY FOLDER` writes both into a folder.
+"""
+
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import msgspec
 from stream_infer.core.events import tag_of
 from stream_infer.core.results import Outcome, Prediction
 from stream_infer.core.topology import Topology
+from stream_infer.loading import load_topology
 from stream_infer.serving.examples import example_event, example_outcome, example_prediction
 from stream_infer.stream import dead_letters
 
@@ -142,3 +147,7 @@ def _result(name: str, schema: str, example: Prediction | Outcome) -> dict[str, 
         "payload": {"$ref": REF.format(name=schema)},
         "examples": [{"payload": msgspec.to_builtins(example)}],
     }
+
+
+if __name__ == "__main__":
+    write_reference(load_topology(sys.argv[1]), Path(sys.argv[2]))

@@ -24,6 +24,7 @@ from stream_infer.settings import Settings
 from stream_infer.stream.runtime import build_runtime
 
 log = logging.getLogger("stream_infer.serving")
+BACKLOG = 2048
 
 
 class DeadlineProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -86,6 +87,8 @@ def bind(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.http_host, settings.http_port))
+        # At once, so that a caller who reads the address is not refused before the loop runs.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise SettingsError(

@@ -21,9 +21,10 @@ from stream_infer.serving.server import bind, make_server
 from stream_infer.serving.services import Services, build_services
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
+from stream_infer.stream.partitioning import Partitioner
 from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.processor import TopologyProcessor
-from stream_infer.stream.partitioning import Partitioner
+from stream_infer.stream.runtime import Runtime
 from tests.laws.shop import T0_US, Record, shop_runtime, shop_topology
 
 PARTITIONS = 4
@@ -103,13 +104,15 @@ async def client_of(services: Services, **options: Any) -> AsyncIterator[httpx.A
         yield client
 
 
-async def consume(redis_url: str, topology: Topology, values: list[bytes]) -> list[OutgoingRecord]:
+async def consume(
+    redis_url: str, topology: Topology, values: list[bytes], runtime: Runtime | None = None
+) -> list[OutgoingRecord]:
     """Let a worker's processor take a log, each event in its key's partition; return its results.
 
     All rows are stored on return.
     """
     redis = Redis.from_url(redis_url)
-    runtime = shop_runtime(topology)
+    runtime = runtime or shop_runtime(topology)
     store = StateStore(redis, topology.name, runtime.engine.schema, PARTITIONS)
     settings = Settings(flush_interval_s=0.001, state_rows_max=1_000)
     processor = TopologyProcessor(runtime, redis, store, settings, TopologyCounters())
@@ -144,7 +147,6 @@ class ThreadedServer:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listener.listen()
         self._ready.set()
         async with self._services.running():
             await self._server.serve(sockets=[self._listener])

@@ -17,10 +17,8 @@ def test_the_reference_of_the_flight_topology_is_current(tmp_path: Path) -> None
         kept = REFERENCE / made.name
         if not kept.exists() or kept.read_bytes() != made.read_bytes():
             pytest.fail(
-                f"docs/reference/{made.name} is out of date; write it anew: python -c 'from pathlib "
-                "import Path; from stream_infer.loading import load_topology; from stream_infer."
-                "serving.asyncapi import write_reference; write_reference(load_topology("
-                '"flight_delay"), Path("docs/reference"))\''
+                f"docs/reference/{made.name} is out of date: "
+                "python -m stream_infer.serving.asyncapi flight_delay docs/reference"
             )
 
 
