@@ -68,6 +68,8 @@ class Ended:
     """All events of the year were sent."""
     drained: bool = False
     """The worker finished and committed all that was sent."""
+    in_flight: int = 0
+    """Events that the worker had not committed at the end."""
     skipped: int = 0
     """Events that were in the log before this run."""
 
@@ -127,6 +129,7 @@ async def run_live(run: Run, view: View, show: Callable[[], None]) -> Ended:
             view.phase = "finishing what was sent"
             show()
             ended.drained = await _drained(player, position, board)
+            ended.in_flight = await _in_flight(player, position)
             ended.counts = await read_counts(run.metrics_ports) or view.counts
         finally:
             for task in work:
@@ -220,12 +223,17 @@ async def _drained(
     """Wait until the worker has committed all that was sent; whether it did in time."""
     deadline_s = clock() + DRAIN_MAX_S
     while clock() < deadline_s and not until():
-        committed = await position.committed()
         sent_all = board.acknowledged + board.refused == board.sent
-        if sent_all and all(committed[place] >= end for place, end in player.log_ends.items()):
+        if sent_all and not await _in_flight(player, position):
             return True
         await asyncio.sleep(DRAIN_CHECK_S)
     return False
+
+
+async def _in_flight(player: Player, position: Position) -> int:
+    """Events of the log that the worker has not committed."""
+    committed = await position.committed()
+    return sum(max(0, end - committed[place]) for place, end in player.log_ends.items())
 
 
 def _pace_text(pace: Pace) -> str:

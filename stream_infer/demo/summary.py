@@ -28,7 +28,7 @@ def summary_of(
     ends |= {name: counts[name] if counts else None for name in ENDS.values()}
     fully = counts is not None and conserved(counts)
     ends["conserved"] = fully
-    ends["in_flight"] = counts["lag"] if counts else None
+    ends["in_flight"] = ended.in_flight
     live = board.sent - board.sent_warm_up
     errors = _errors(run, ended)
     return {

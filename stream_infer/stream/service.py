@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -13,7 +14,7 @@ from stream_infer.core.errors import SettingsError
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.pages import Pages
-from stream_infer.monitoring.worker import worker_pages
+from stream_infer.monitoring.worker import StreamState, worker_pages
 from stream_infer.settings import Settings, load
 from stream_infer.store.state import StateStore
 from stream_infer.stream.app import StreamApp, build_app
@@ -132,7 +133,8 @@ def _pages(
     ends: Mapping[str, TopologyCounters], streams: Mapping[str, StreamCounters], port: int
 ) -> Pages:
     try:
-        return worker_pages(ends, streams, port=port)
+        # A TP is a pair of topic and partition, but keys of a Mapping are matched to the letter.
+        return worker_pages(ends, cast(Mapping[str, StreamState], streams), port=port)
     except OSError as error:
         raise SettingsError(
             f"metrics_port {port} cannot be listened on: {error.strerror}"
