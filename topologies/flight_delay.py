@@ -37,6 +37,7 @@ class Departure(Event, tag="departure"):
     distance_mi: float
     scheduled_hour: int
     scheduled_weekday: int
+    scheduled_duration_min: float
     tail_number: str | None = None
 
 
@@ -107,7 +108,13 @@ topology = Topology(
     name="flight_delay",
     on=Departure,
     inputs=[
-        fields("departure_delay_min", "distance_mi", "scheduled_hour", "scheduled_weekday"),
+        fields(
+            "departure_delay_min",
+            "distance_mi",
+            "scheduled_hour",
+            "scheduled_weekday",
+            "scheduled_duration_min",
+        ),
         by_origin,
         by_carrier,
         by_route,

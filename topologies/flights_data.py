@@ -22,14 +22,14 @@ from topologies.flights_source import clean, read_flights
 Progress = Callable[[str, float], None]
 """Called with what is being done and the part of it that is done, 0 to 1."""
 
-VERSION = 1
+VERSION = 2
 MINUTE_US = 60_000_000
 LINES_PER_CHUNK = 20_000
 
 DEPARTURE = (
     '{"type":"departure","flight_id":"%s","origin":"%s","dest":"%s","carrier":"%s",'
     '"tail_number":%s,"at":"%s","scheduled_at":"%s","departure_delay_min":%s,"distance_mi":%s,'
-    '"scheduled_hour":%d,"scheduled_weekday":%d}\n'
+    '"scheduled_hour":%d,"scheduled_weekday":%d,"scheduled_duration_min":%s}\n'
 )
 ARRIVAL = (
     '{"type":"arrival","flight_id":"%s","origin":"%s","dest":"%s","carrier":"%s",'
@@ -119,6 +119,7 @@ def _write_columns(path: Path, flights: dict[str, NDArray[Any]], order: NDArray[
             "distance_mi": pa.array(flights["distance_mi"][flight]),
             "scheduled_hour": pa.array(flights["scheduled_hour"][flight]),
             "scheduled_weekday": pa.array(flights["scheduled_weekday"][flight]),
+            "scheduled_duration_min": pa.array(flights["scheduled_duration_min"][flight]),
         }
     )
     with replacing(path) as part:
@@ -164,6 +165,7 @@ def _departures(flights: dict[str, NDArray[Any]]) -> list[str]:
                 flights["distance_mi"].tolist(),
                 flights["scheduled_hour"].tolist(),
                 flights["scheduled_weekday"].tolist(),
+                flights["scheduled_duration_min"].tolist(),
                 strict=True,
             ),
         )

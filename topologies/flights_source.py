@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from stream_infer.core.errors import SettingsError
 
 TAXI_MIN = 20
+NEW_YORK_SUMMER_H = -4
+ATLANTIC_H = -4
 
 
 def source_path(name: str) -> Path:
@@ -62,7 +64,33 @@ def clean(flights: Any) -> dict[str, NDArray[Any]]:
         "distance_mi": left["distance"].to_numpy(np.float64),
         "scheduled_hour": left["hour"].to_numpy(np.int64) % 24,
         "scheduled_weekday": (local_day.astype(np.int64) + 3) % 7,
+        "scheduled_duration_min": _scheduled_duration_min(left, hour_utc),
     }
+
+
+def _scheduled_duration_min(left: Any, hour_utc: NDArray[Any]) -> NDArray[np.float64]:
+    """Minutes from gate to gate by the timetable, whose times are local to each end."""
+    offset_h = left["hour"].to_numpy(np.int64) - hour_utc.astype(np.int64) % 24
+    origin_h = (offset_h + 12) % 24 - 12
+    standard_h, has_summer_time = _zones(left["dest"])
+    dest_h = standard_h + (has_summer_time & (origin_h == NEW_YORK_SUMMER_H))
+    clock = [
+        left[name].to_numpy(np.int64) // 100 * 60 + left[name].to_numpy(np.int64) % 100
+        for name in ("sched_dep_time", "sched_arr_time")
+    ]
+    return ((clock[1] - clock[0] - (dest_h - origin_h) * 60) % 1440).astype(np.float64)
+
+
+def _zones(airports: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Each airport's standard offset from UTC in hours, and whether it has summer time."""
+    # Late: pandas comes with feast and is needed only while data is prepared.
+    import pandas as pd
+
+    table = pd.read_csv(source_path("airports.csv")).set_index("faa")
+    zones = table.reindex(airports.to_numpy())
+    # The table lacks Puerto Rico and the Virgin Islands, which keep Atlantic time all year.
+    standard_h = zones["tz"].fillna(ATLANTIC_H).to_numpy().astype(np.int64)
+    return standard_h, (zones["dst"] == "A").to_numpy()
 
 
 def _flight_ids(left: Any, local_day: NDArray[Any]) -> NDArray[Any]:

@@ -114,7 +114,9 @@ class StreamApp(faust.App):  # type: ignore[misc]
         async def prepare_topics() -> None:
             topics = [*self.source_topics, *self.other_topics]
             try:
-                self.partition_counts = await create_topics(settings.bootstrap, topics)
+                self.partition_counts = await create_topics(
+                    settings.bootstrap, topics, partitions_default=settings.topic_partitions
+                )
             except DeclarationError as error:
                 refusal.append(error)
 

@@ -54,6 +54,7 @@ def stream_settings(settings: Settings, topology: Topology) -> StreamSettings:
         broker=settings.broker,
         group=settings.group or f"stream-infer.{topology.name}",
         member_id=settings.group_instance or None,
+        topic_partitions=settings.partitions,
         batch_records_max=settings.batch_records_max,
         batch_bytes_max=settings.batch_bytes_max,
         in_flight_batches_max=settings.in_flight_batches_max,

@@ -7,6 +7,7 @@ import msgspec
 from stream_infer.core.errors import SettingsError
 
 _BOUNDS: dict[str, tuple[float, float]] = {
+    "topic_partitions": (1, 10_000),
     "batch_records_max": (1, 100_000),
     "batch_bytes_max": (1_024, 1 << 30),
     "waiting_records_max": (1, 1_000_000),
@@ -48,6 +49,9 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     offset_reset: Literal["earliest", "latest"] = "earliest"
     data_dir: str | None = None
     """Where Faust may keep files; a temporary directory where None."""
+
+    topic_partitions: int = 4
+    """Partitions of topics that are created at the start; existing ones may have any number."""
 
     batch_records_max: int = 4_096
     batch_bytes_max: int = 8 << 20

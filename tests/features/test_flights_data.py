@@ -17,6 +17,7 @@ YEAR = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2014, 2, 1, tzinfo=UTC))
 DEPARTURE_FIELDS = {
     *("type", "flight_id", "origin", "dest", "carrier", "tail_number", "at", "scheduled_at"),
     *("departure_delay_min", "distance_mi", "scheduled_hour", "scheduled_weekday"),
+    "scheduled_duration_min",
 }
 ARRIVAL_FIELDS = {
     *("type", "flight_id", "origin", "dest", "carrier", "tail_number", "at"),
@@ -77,6 +78,7 @@ def test_a_known_flight_is_told_as_it_was(log: EventLog) -> None:
         "distance_mi": 1400.0,
         "scheduled_hour": 5,
         "scheduled_weekday": 1,
+        "scheduled_duration_min": 244.0,  # from 05:15 in New York to 08:19 in Houston
     }
     arrival = {
         **flight,
@@ -116,6 +118,12 @@ def test_scheduled_times_agree_with_new_york_clocks(columns: dict[str, Any]) -> 
     np.testing.assert_array_equal(local.weekday, columns["scheduled_weekday"])
     named = np.array([flight[-10:] for flight in columns["flight_id"]], "datetime64[D]")
     np.testing.assert_array_equal(named, local.tz_localize(None).to_numpy().astype("datetime64[D]"))
+
+
+def test_scheduled_durations_are_near_the_time_in_the_air(columns: dict[str, Any]) -> None:
+    spare = columns["scheduled_duration_min"] - columns["air_time_min"]
+    landed = columns["type"] == "arrival"
+    assert np.quantile(spare[landed], [0.005, 0.995]).tolist() == pytest.approx([40, 40], abs=45)
 
 
 def test_times_and_delays_agree(columns: dict[str, Any]) -> None:
