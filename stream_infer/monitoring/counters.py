@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.results import Prediction
+from stream_infer.monitoring.metrics import Histogram
 
 LATENCY_BOUNDS_MS = (1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 130, 200, 500, 1_000, 5_000, 30_000)
+
+AGE_BOUNDS_S = (1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000)
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class TopologyCounters:
     )
     latency_sum_ms: float = 0.0
     degraded: Counter[str] = field(default_factory=Counter)
+    feature_age_s: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS_S))
     outcomes: int = 0
     error_sum: float = 0.0
     error_absolute_sum: float = 0.0
@@ -63,6 +67,9 @@ class TopologyCounters:
             places = np.searchsorted(LATENCY_BOUNDS_MS, latencies)
             self.latency_counts += np.bincount(places, minlength=len(self.latency_counts))
             self.latency_sum_ms += float(latencies.sum())
+        ages = [p.feature_age_s for p in predictions if p.feature_age_s is not None]
+        if ages:
+            self.feature_age_s.observe_many(np.array(ages))
         for prediction in predictions:
             if prediction.degraded:
                 self.degraded.update(prediction.degraded)

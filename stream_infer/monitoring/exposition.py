@@ -31,6 +31,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class StreamCounts(Protocol):
     """What is shown of a worker's stream side (`stream.counters.StreamCounters` has it all)."""
 
+    batches: int
     produced: int
     refused: int
     commits: int
@@ -49,6 +50,7 @@ class StreamCounts(Protocol):
 
 
 _STREAM_COUNTERS = (
+    ("batches", "micro-batches taken; records consumed by batches is their mean size"),
     ("produced", "records acknowledged by Kafka"),
     ("refused", "records too large for their topic"),
     ("commits", "commits of source offsets"),
@@ -115,11 +117,14 @@ class StreamInferCollector(Collector):
 
     def _distributions(self) -> Iterator[Metric]:
         latency = _histogram("prediction_latency_seconds", "from broker timestamp to prediction")
+        age = _histogram("feature_age_seconds", "oldest batch feature in use, at the event's time")
         for topology, counters in self.topologies.items():
             counts = counters.latency_counts.tolist()
             bounds = [milliseconds / 1e3 for milliseconds in LATENCY_BOUNDS_MS]
             _add(latency, [topology], bounds, counts, counters.latency_sum_ms / 1e3)
-        yield latency
+            ages = counters.feature_age_s
+            _add(age, [topology], ages.bounds, list(ages.counts), ages.total)
+        yield from (latency, age)
 
     def _errors(self) -> Iterator[Metric]:
         count = _counter("outcomes", "predictions joined with their label")

@@ -19,7 +19,7 @@ class Histogram:
     __slots__ = ("_edges", "bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
-        self.bounds = tuple(bounds)
+        self.bounds = tuple(map(float, bounds))
         self.counts: list[int] = [0] * (len(bounds) + 1)
         self.total = 0.0
         self._edges = np.array(bounds, np.float64)

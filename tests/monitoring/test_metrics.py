@@ -56,6 +56,7 @@ def test_exposed_numbers_are_the_counted_ones() -> None:
     counters.ends.consumed, counters.ends.predictions, counters.ends.late = 5, 3, 2
     counters.latency_counts[2] = 3
     counters.latency_sum_ms = 9.0
+    counters.feature_age_s.observe(30.0)
     counters.degraded["missing:plane"] = 1
     counters.outcome(3.0)
     counters.outcome(-5.0)
@@ -71,6 +72,8 @@ def test_exposed_numbers_are_the_counted_ones() -> None:
     assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.002"), of_t)] == 0
     assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.003"), of_t)] == 3
     assert found["stream_infer_prediction_latency_seconds_sum", (of_t,)] == pytest.approx(0.009)
+    ages = "stream_infer_feature_age_seconds_bucket"
+    assert [found[ages, (("le", bound), of_t)] for bound in ("10.0", "60.0")] == [0, 1]
     assert found["stream_infer_label_error_mae", (of_t,)] == 4
     assert found["stream_infer_label_error_rmse", (of_t,)] == pytest.approx(17**0.5)
     lag = (("partition", "1"), ("topic", "flights"), of_t)
