@@ -10,12 +10,14 @@ from starlette.responses import Response
 from stream_infer.serving.errors import (
     STATUS,
     NotAcceptableError,
+    OverloadedError,
     error_response,
     http_error_response,
 )
 from stream_infer.serving.guarding import Guard
 from stream_infer.serving.openapi import build_openapi
 from stream_infer.serving.routes import about, results, scoring
+from stream_infer.serving.routes.common import services_of
 from stream_infer.serving.services import Services
 
 
@@ -42,6 +44,8 @@ def create_app(services: Services) -> FastAPI:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, OverloadedError):
+        services_of(request).metrics.shed += 1
     return error_response(error)
 
 

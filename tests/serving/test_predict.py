@@ -10,6 +10,7 @@ import pytest
 
 from stream_infer.core.results import Prediction
 from stream_infer.serving.asyncapi import schemas
+from stream_infer.serving.bodies import Body
 from tests.laws.shop import LogMaker, shop_topology
 from tests.serving.support import client_of, consume, event, shop_services
 
@@ -192,6 +193,38 @@ async def test_without_redis_the_answer_is_503_in_time(unique: str) -> None:
     assert ready.status_code == 503
     assert ready.json()["checks"]["redis"]
     assert live.status_code == 200
+
+
+async def test_more_than_may_wait_is_shed_and_the_rest_answered(
+    redis_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, _, _ = shop_services(unique, redis_url)
+    scorer, batcher = services.served[unique].scorer, services.served[unique].batcher
+    read, started, go = scorer.read, asyncio.Semaphore(0), asyncio.Event()
+
+    async def held_up(*args: Any, **options: Any) -> Any:
+        started.release()
+        await go.wait()
+        return await read(*args, **options)
+
+    monkeypatch.setattr(scorer, "read", held_up)
+    value, path = msgspec.json.encode(event()), PATH.format(unique)
+    async with client_of(services) as client:
+        answers = []
+        for _ in range(2):
+            answers.append(asyncio.create_task(client.post(path, content=value)))
+            await started.acquire()
+        waiting = [
+            asyncio.create_task(batcher.submit(Body([value] * 1_000, True))) for _ in range(4)
+        ]
+        await asyncio.sleep(0)
+        shed = await client.post(path, content=value)
+        go.set()
+        assert [answer.status_code for answer in await asyncio.gather(*answers)] == [200, 200]
+        assert [len(predictions) for predictions in await asyncio.gather(*waiting)] == [1_000] * 4
+    assert shed.status_code == 503
+    assert shed.headers["retry-after"] == "1"
+    assert services.metrics.shed == 1
 
 
 async def test_rows_of_another_declaration_are_refused(redis_url: str, unique: str) -> None:
