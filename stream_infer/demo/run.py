@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -216,5 +215,5 @@ def _print_end(summary: dict[str, Any]) -> None:
         for name in ("predictions", "updates", "dead_letters", "late", "duplicates")
     )
     kept = "every event has one end" if ends["conserved"] else "EVENTS ARE UNACCOUNTED FOR"
-    print(f"consumed {ends['consumed']:,} = {parts}: {kept}")
-    print(f"everything is stopped ({os.path.relpath(summary['data_dir'])} keeps the set-up)")
+    print(f"consumed {ends['consumed']:,} = {parts}")
+    print(f"{kept}; everything is stopped ({summary['data_dir']} keeps what was prepared)")
