@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from stream_infer.core.inputs import feast_service, fields
     from stream_infer.core.stream import Stream
     from stream_infer.core.topology import Label, Topology
+    from stream_infer.stream.service import faust_app
 
 # Imported when first asked for: the command line's help comes without NumPy that way.
 _HOMES = {
-    "weighted_mean": "combiners",
-    "Event": "events",
-    "feast_service": "inputs",
-    "fields": "inputs",
-    "Stream": "stream",
-    "Label": "topology",
-    "Topology": "topology",
+    "weighted_mean": "core.combiners",
+    "Event": "core.events",
+    "faust_app": "stream.service",
+    "feast_service": "core.inputs",
+    "fields": "core.inputs",
+    "Stream": "core.stream",
+    "Label": "core.topology",
+    "Topology": "core.topology",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "count",
     "distinct",
     "ewm_mean",
+    "faust_app",
     "feast_service",
     "fields",
     "last",
@@ -59,6 +62,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"stream_infer.core.{_HOMES.get(name, 'features')}"), name)
+    value = getattr(import_module(f"stream_infer.{_HOMES.get(name, 'core.features')}"), name)
     globals()[name] = value
     return value

@@ -14,6 +14,7 @@ from stream_infer import (
     Topology,
     count,
     ewm_mean,
+    faust_app,
     feast_service,
     fields,
     mean,
@@ -125,3 +126,6 @@ topology = Topology(
     label=Label(of=Arrival, key="flight_id", value="arrival_delay_min"),
     keep_results="2d",
 )
+
+app = faust_app(topology)
+"""For `faust -A topologies.flight_delay worker`; `stream-infer worker flight_delay` is the same."""

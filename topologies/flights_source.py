@@ -78,7 +78,8 @@ def _scheduled_duration_min(left: Any, hour_utc: NDArray[Any]) -> NDArray[np.flo
         left[name].to_numpy(np.int64) // 100 * 60 + left[name].to_numpy(np.int64) % 100
         for name in ("sched_dep_time", "sched_arr_time")
     ]
-    return ((clock[1] - clock[0] - (dest_h - origin_h) * 60) % 1440).astype(np.float64)
+    minutes: NDArray[np.int64] = (clock[1] - clock[0] - (dest_h - origin_h) * 60) % 1440
+    return minutes.astype(np.float64)
 
 
 def _zones(airports: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -13,22 +13,20 @@ from redis.asyncio import Redis
 
 from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Folded
-from stream_infer.core.errors import FencedError
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
 from stream_infer.core.results import encode, moment
-from stream_infer.core.state import PartitionState, Snapshot, new_state
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader, FeatureRequest
-from stream_infer.store.state import Ownership, StateStore
+from stream_infer.store.state import StateStore
 from stream_infer.stream.dead_letters import dead_letter
+from stream_infer.stream.holdings import Holdings, Owned
 from stream_infer.stream.processing import (
     TP,
     ConsumerRecord,
     Outcome,
     OutgoingRecord,
-    PartitionsFenced,
     RecordTooLarge,
 )
 from stream_infer.stream.runtime import Runtime
@@ -42,18 +40,6 @@ def end_process(error: Exception) -> None:
     log.critical("a micro-batch failed after the state had moved; ending", exc_info=error)
     logging.shutdown()
     os._exit(EXIT_BROKEN)
-
-
-@dataclass(slots=True)
-class Owned:
-    """A partition of ours: its rows, our right to write them, and what waits to be stored."""
-
-    state: PartitionState
-    ownership: Ownership
-    acknowledged: int
-    pending: Snapshot | None = None
-    stored_at_s: float = 0.0
-    changed: bool = False
 
 
 @dataclass(slots=True)
@@ -93,42 +79,27 @@ class TopologyProcessor:
         self._runtime = runtime
         self._redis = redis
         self._store = store
-        self._settings = settings
+        self._rows_max = settings.state_rows_max
         self._reader: BatchFeatureReader | None = runtime.reader(settings)
         self._wall_us = wall_us
-        self._monotonic_s = monotonic_s
         self._broken = broken
-        self._owned: dict[TP, Owned] = {}
+        self._holdings = Holdings(runtime.topology, store, settings, monotonic_s)
         self.counters = counters
 
     async def assign(
         self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
     ) -> Mapping[TP, int]:
         """Acquire the partitions' state; read on from where that ends."""
-        positions: dict[TP, int] = {}
-        for tp in partitions:
-            ownership = await self._store.acquire(tp.partition)
-            emit_from = max(ownership.next_offset or 0, committed.get(tp) or 0)
-            # Without stored state all that the log still has is folded, but not published again.
-            next_offset = ownership.next_offset or 0
-            state = new_state(
-                self._runtime.topology,
-                tp.partition,
-                next_offset=next_offset,
-                emit_from=emit_from,
-                stream_time_us=ownership.stream_time_us,
-                catch_up_us=int(self._settings.catch_up_max_s * 1e6),
-            )
-            self._owned[tp] = Owned(state, ownership, acknowledged=emit_from)
-            positions[tp] = next_offset
-        return positions
+        return await self._holdings.acquire(partitions, committed)
 
     async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
         """Fold and score everything that waited; one read before, one call per model."""
-        works = [self._decoded(tp, records) for tp, records in batch.items() if tp in self._owned]
+        works = [
+            self._decoded(tp, records) for tp, records in batch.items() if tp in self._holdings
+        ]
         await self._read(works)
         # What was given away while we waited belongs to somebody else now.
-        works = [work for work in works if self._owned.get(work.tp) is work.owned]
+        works = [work for work in works if self._holdings.get(work.tp) is work.owned]
         try:
             return self._moved(works)
         except Exception as error:
@@ -148,35 +119,22 @@ class TopologyProcessor:
             outgoing += self._concluded(work, item, scored)
             work.owned.state.next_offset = positions[work.tp] = work.records[-1].offset + 1
             work.owned.changed = True
-        self._take_snapshots()
+        self._holdings.take_snapshots()
         return Outcome(outgoing, positions)
 
     async def acknowledged(self, positions: Mapping[TP, int]) -> None:
         """Store the snapshots whose events are all acknowledged now."""
-        for tp, position in positions.items():
-            if tp in self._owned:
-                self._owned[tp].acknowledged = max(self._owned[tp].acknowledged, position)
-        await self._write_pending()
+        self._holdings.acknowledge(positions)
+        await self._holdings.write_pending()
 
     async def idle(self) -> None:
         """Store what has changed since the last time."""
-        self._take_snapshots()
-        await self._write_pending()
+        self._holdings.take_snapshots()
+        await self._holdings.write_pending()
 
     async def revoke(self, partitions: Sequence[TP]) -> None:
         """Store what is left of these partitions, then forget them."""
-        for tp in partitions:
-            owned = self._owned.get(tp)
-            if owned is None:
-                continue
-            try:
-                await self._write(owned)
-                if owned.changed and owned.acknowledged >= owned.state.next_offset:
-                    self._snapshot(owned)
-                    await self._write(owned)
-            except FencedError:
-                pass  # Whoever owns it now folds on from what is stored.
-            self._owned.pop(tp, None)
+        await self._holdings.give_back(partitions)
 
     def refused(self, record: OutgoingRecord, error: RecordTooLarge) -> Sequence[OutgoingRecord]:
         """Replace a result that its topic does not accept by a dead letter without a body."""
@@ -196,17 +154,14 @@ class TopologyProcessor:
             np.fromiter((record.offset for record in records), np.int64, n),
             np.fromiter((record.timestamp for record in records), np.int64, n) * 1000,
         )
-        return Work(tp, self._owned[tp], records, batch)
+        return Work(tp, self._holdings[tp], records, batch)
 
     async def _read(self, works: Sequence[Work]) -> None:
         """Fetch rows and batch features that are not in memory, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         engine = self._runtime.engine
         for work in works:
-            if work.owned.pending is None:
-                # All that is not dirty is in the store now, and may leave memory.
-                for shard in work.owned.state.shards.values():
-                    shard.evict(self._settings.state_rows_max)
+            work.owned.evict(self._rows_max)
             work.lacking = engine.lacking(work.owned.state, work.batch)
             for name, keys in work.lacking.items():
                 if keys:
@@ -307,37 +262,3 @@ class TopologyProcessor:
             for reject in work.batch.rejects
             if (record := work.records[reject.position]).offset >= emit_from
         ]
-
-    def _take_snapshots(self) -> None:
-        """Begin to store each changed partition whose last write is long enough ago."""
-        now_s = self._monotonic_s()
-        for owned in self._owned.values():
-            due = now_s - owned.stored_at_s >= self._settings.flush_interval_s
-            if owned.changed and owned.pending is None and due:
-                self._snapshot(owned)
-
-    def _snapshot(self, owned: Owned) -> None:
-        owned.pending = owned.state.snapshot()
-        owned.changed = False
-        owned.stored_at_s = self._monotonic_s()
-
-    async def _write_pending(self) -> None:
-        fenced: set[TP] = set()
-        for tp, owned in list(self._owned.items()):
-            try:
-                await self._write(owned)
-            except FencedError:
-                fenced.add(tp)
-        if fenced:
-            for tp in fenced:
-                self._owned.pop(tp, None)
-            names = ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(fenced))
-            raise PartitionsFenced(frozenset(fenced), f"another worker has taken over {names}")
-
-    async def _write(self, owned: Owned) -> None:
-        """Store the pending snapshot, once all of its events are acknowledged."""
-        pending = owned.pending
-        if pending is None or pending.next_offset > owned.acknowledged:
-            return
-        await self._store.write(owned.ownership, pending)
-        owned.pending = None

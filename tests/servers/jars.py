@@ -48,7 +48,7 @@ def kafka_jars() -> Path:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         draft = Path(folder) / "lib"
-        command = [maven, "-q", "-B", "-ntp", "-f", POM, "dependency:copy-dependencies"]
+        command = [maven, "-q", "-B", "-ntp", "-f", str(POM), "dependency:copy-dependencies"]
         result = subprocess.run(
             [*command, f"-DoutputDirectory={draft}"],
             stdin=subprocess.DEVNULL,

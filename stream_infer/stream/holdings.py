@@ -1,0 +1,140 @@
+"""The partitions a worker owns: their rows in memory, and when these are stored."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stream_infer.core.errors import FencedError
+from stream_infer.core.state import PartitionState, Snapshot, new_state
+from stream_infer.core.topology import Topology
+from stream_infer.settings import Settings
+from stream_infer.store.state import Ownership, StateStore
+from stream_infer.stream.processing import TP, PartitionsFenced
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition of ours: its rows, our right to write them, and what waits to be stored."""
+
+    state: PartitionState
+    ownership: Ownership
+    acknowledged: int
+    pending: Snapshot | None = None
+    stored_at_s: float = 0.0
+    changed: bool = False
+
+    def evict(self, rows_max: int) -> None:
+        """Let least recently used rows leave memory, if all that is not dirty is in the store."""
+        if self.pending is None:
+            for shard in self.state.shards.values():
+                shard.evict(rows_max)
+
+
+class Holdings:
+    """Owned partitions; snapshots are taken between micro-batches and written once acknowledged."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        store: StateStore,
+        settings: Settings,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        self._topology = topology
+        self._store = store
+        self._settings = settings
+        self._monotonic_s = monotonic_s
+        self._owned: dict[TP, Owned] = {}
+
+    def __contains__(self, tp: object) -> bool:
+        return tp in self._owned
+
+    def __getitem__(self, tp: TP) -> Owned:
+        return self._owned[tp]
+
+    def get(self, tp: TP) -> Owned | None:
+        """Return a partition, None where it is not ours (any more)."""
+        return self._owned.get(tp)
+
+    async def acquire(
+        self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
+    ) -> dict[TP, int]:
+        """Take partitions; return from which offset each must be read.
+
+        Without stored state that is the beginning: all that the log still has is folded, but
+        nothing below the committed offset is published again.
+        """
+        positions: dict[TP, int] = {}
+        for tp in partitions:
+            ownership = await self._store.acquire(tp.partition)
+            next_offset = ownership.next_offset or 0
+            emit_from = max(next_offset, committed.get(tp) or 0)
+            state = new_state(
+                self._topology,
+                tp.partition,
+                next_offset=next_offset,
+                emit_from=emit_from,
+                stream_time_us=ownership.stream_time_us,
+                catch_up_us=int(self._settings.catch_up_max_s * 1e6),
+            )
+            self._owned[tp] = Owned(state, ownership, acknowledged=emit_from)
+            positions[tp] = next_offset
+        return positions
+
+    def acknowledge(self, positions: Mapping[TP, int]) -> None:
+        """Note up to where results are acknowledged."""
+        for tp, position in positions.items():
+            owned = self._owned.get(tp)
+            if owned is not None:
+                owned.acknowledged = max(owned.acknowledged, position)
+
+    def take_snapshots(self) -> None:
+        """Begin to store each changed partition whose last write is long enough ago."""
+        now_s = self._monotonic_s()
+        for owned in self._owned.values():
+            due = now_s - owned.stored_at_s >= self._settings.flush_interval_s
+            if owned.changed and owned.pending is None and due:
+                self._snapshot(owned)
+
+    async def write_pending(self) -> None:
+        """Write the snapshots whose events are all acknowledged.
+
+        Raises PartitionsFenced, after all others are written, for those that others own by now.
+        """
+        fenced: set[TP] = set()
+        for tp, owned in list(self._owned.items()):
+            try:
+                await self._write(owned)
+            except FencedError:
+                fenced.add(tp)
+        if fenced:
+            for tp in fenced:
+                self._owned.pop(tp, None)
+            names = ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(fenced))
+            raise PartitionsFenced(frozenset(fenced), f"another worker has taken over {names}")
+
+    async def give_back(self, partitions: Sequence[TP]) -> None:
+        """Write what is left of partitions, and forget them."""
+        for tp in partitions:
+            owned = self._owned.get(tp)
+            if owned is None:
+                continue
+            try:
+                await self._write(owned)
+                if owned.changed and owned.acknowledged >= owned.state.next_offset:
+                    self._snapshot(owned)
+                    await self._write(owned)
+            except FencedError:
+                pass  # Whoever owns it now folds on from what is stored.
+            self._owned.pop(tp, None)
+
+    def _snapshot(self, owned: Owned) -> None:
+        owned.pending = owned.state.snapshot()
+        owned.changed = False
+        owned.stored_at_s = self._monotonic_s()
+
+    async def _write(self, owned: Owned) -> None:
+        pending = owned.pending
+        if pending is None or pending.next_offset > owned.acknowledged:
+            return
+        await self._store.write(owned.ownership, pending)
+        owned.pending = None
