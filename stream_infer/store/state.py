@@ -3,8 +3,8 @@
 All keys of one partition of one topology share a hash tag, so that Redis Cluster keeps them
 together and the transaction spans all views:
 
-    si:{TOPOLOGY:PARTITION}:meta             hash: epoch, next_offset, stream_time_us, partitions, schema
-    si:{TOPOLOGY:PARTITION}:SHARD:KEY        string: one packed row, expiring when idle
+    si:{TOPOLOGY:PARTITION}:meta        hash: epoch, next_offset, stream_time_us, partitions, schema
+    si:{TOPOLOGY:PARTITION}:SHARD:KEY   string: one packed row, expiring when idle
 """
 
 from collections.abc import Awaitable, Iterable, Sequence
@@ -16,7 +16,6 @@ from redis.asyncio import Redis
 
 from stream_infer.core.errors import FencedError, StateError
 from stream_infer.core.state import RESULTS, Snapshot
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def partition_prefix(topology: str, partition: int) -> str:
 
 
 class StateStore:
-    """State of one topology. `schema` and `partitions` must equal what the stored rows were made by.
+    """State of one topology; `schema` and `partitions` must equal what made the stored rows.
 
     Every method raises redis.RedisError when Redis does not answer.
     """
