@@ -45,7 +45,7 @@ class Children:
                 stdout=log,
                 stderr=log,
                 env=environment(settings),
-                grace_s=settings.drain_timeout_s + 10.0,
+                grace_s=settings.drain_timeout_s + 5.0,
             )
         child = Child(name, process, path)
         self._running.append(child)

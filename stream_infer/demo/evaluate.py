@@ -33,9 +33,10 @@ from stream_infer.demo.flights import (
 from stream_infer.demo.live import Run, new_board
 from stream_infer.demo.offline import batch_only_scores, delays, replay_offline
 from stream_infer.demo.player import UNLIMITED
+from stream_infer.demo.prepared import Prepared
 from stream_infer.demo.progress import Report, progress
 from stream_infer.demo.replaying import Replayed, replay_live
-from stream_infer.demo.setup import Prepared, prepare_data, prepare_features, prepare_models
+from stream_infer.demo.setup import prepare_data, prepare_features, prepare_models
 from stream_infer.demo.summary import LIBRARIES
 from stream_infer.settings import Settings, load
 from stream_infer.store.embedded import EmbeddedRedis

@@ -19,8 +19,8 @@ from stream_infer.demo.children import Children
 from stream_infer.demo.counts import read_counts
 from stream_infer.demo.flights import LIVE_FROM, LIVE_TO, microseconds
 from stream_infer.demo.player import UNLIMITED, Pace, Player
+from stream_infer.demo.prepared import Prepared
 from stream_infer.demo.reader import Position, Reader
-from stream_infer.demo.setup import Prepared
 from stream_infer.demo.table import View
 from stream_infer.settings import Settings
 

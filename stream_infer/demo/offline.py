@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stream_infer.core.combiners import WeightedMean
 from stream_infer.demo.cache import Stamps
 from stream_infer.demo.flights import LIVE_FROM, LIVE_TO, WARM_UP_FROM, microseconds
+from stream_infer.demo.prepared import Prepared, models_fingerprint
 from stream_infer.demo.progress import Report
-from stream_infer.demo.setup import Prepared, models_fingerprint
 from stream_infer.demo.training import train_flights, training_table, without
 from stream_infer.models.loading import load_ensemble
 from stream_infer.settings import Settings

@@ -21,8 +21,9 @@ from stream_infer.demo.live import EMBEDDED_FETCH_WAIT_MS, Ended, Run, new_board
 from stream_infer.demo.measures import Recent
 from stream_infer.demo.options import Options
 from stream_infer.demo.player import Pace
+from stream_infer.demo.prepared import Prepared
 from stream_infer.demo.progress import progress
-from stream_infer.demo.setup import Prepared, prepare_data, prepare_features, prepare_models
+from stream_infer.demo.setup import prepare_data, prepare_features, prepare_models
 from stream_infer.demo.summary import summary_of
 from stream_infer.demo.table import View
 from stream_infer.settings import Settings, load
@@ -31,6 +32,8 @@ from stream_infer.stream.broker import BrokerProcess
 
 SPEED_DEFAULT = 3_600.0
 RECENT_S = 10.0
+DRAIN_S = 5.0
+"""Longest drain of the worker: when the demo itself is killed, its broker goes at the same time."""
 LINE_EVERY_S = 5.0
 
 
@@ -63,6 +66,7 @@ class Demo:
                 models_dir=str(made.models_dir),
                 redis=self._redis(data_dir),
                 http_port=servers.http_port(options.port),
+                drain_timeout_s=DRAIN_S,
             )
             prepare_features(made, settings.redis, report)
             prepare_models(made, report)

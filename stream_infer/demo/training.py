@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from stream_infer.demo.flights import LIVE_FROM, YEAR_FROM, microseconds
+from stream_infer.demo.prepared import Prepared, engine_of, models_fingerprint
 from stream_infer.demo.progress import Report
-from stream_infer.demo.setup import Prepared, engine_of, models_fingerprint
 from stream_infer.models.repository import ModelRepository
 from stream_infer.store.offline_features import OfflineFeatures
 from stream_infer.stream.partitioning import Partitioner
