@@ -1,5 +1,7 @@
 """`features`: apply a topology's Feast repository, and write its latest rows to Redis."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +14,28 @@ from stream_infer.cli.output import emit_json
 Repo = Annotated[str, typer.Option(metavar="DIR", help="Folder of the Feast repository.")]
 
 
+@contextmanager
+def told_in_one_line(repo: str) -> Iterator[None]:
+    """Turn whatever goes wrong in Feast, or in the repository's own code, into one line."""
+    from stream_infer.core.errors import DeclarationError, StreamInferError
+
+    try:
+        yield
+    except StreamInferError:
+        raise
+    except Exception as error:
+        # Feast and what it builds on (pandas, pyarrow, Redis' client) have no common error.
+        raise DeclarationError(
+            f"Feast repository {repo}", f"{type(error).__name__}: {error}"
+        ) from error
+
+
 def apply(repo: Repo = "features", json: Json = False) -> None:
     """Make the registry hold what the Feast repository defines."""
     from stream_infer.store import feast_repo
 
-    services = feast_repo.apply(Path(repo))
+    with told_in_one_line(repo):
+        services = feast_repo.apply(Path(repo))
     if json:
         emit_json({"repo": repo, "services": services})
         return
@@ -42,7 +61,7 @@ def materialize(
 
     settings = settings_of(redis=redis)
     end = datetime.now(UTC) if until is None else until.replace(tzinfo=UTC)
-    with progress() as report:
+    with told_in_one_line(repo), progress() as report:
         views = feast_repo.apply_and_materialize(Path(repo), end, settings.redis, report)
     if json:
         emit_json({"repo": repo, "until": end, "views": views})

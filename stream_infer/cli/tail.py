@@ -1,6 +1,7 @@
 """`tail`: follow predictions, or any topic, as they are published."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -44,10 +45,12 @@ def tail(
             raise
         name = topic
     show = _raw if json else _line
-    kafka.run(
-        settings.broker,
-        follow(settings.broker, name, show, most, duration_s, from_beginning=from_beginning),
-    )
+    # Ctrl-C is how a person ends it.
+    with suppress(KeyboardInterrupt):
+        kafka.run(
+            settings.broker,
+            follow(settings.broker, name, show, most, duration_s, from_beginning=from_beginning),
+        )
 
 
 async def follow(

@@ -36,20 +36,19 @@ def microseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1_000_000)
 
 
-def event_log(data_dir: Path, report: Any = None) -> Any:
-    """Return the year's events, prepared under `data_dir` where they are not there yet.
-
-    Raises SettingsError outside a clone of the repository, where the example lies.
-    """
-    try:
-        # Late: the example is no part of the package.
-        from topologies.flights_data import EventLog, prepare
-    except ModuleNotFoundError as error:
-        if error.name not in ("topologies", "topologies.flights_data"):
-            raise
+def require_example() -> None:
+    """Raise SettingsError outside a clone of the repository, where the example lies."""
+    if not (Path("topologies") / f"{TOPOLOGY}.py").is_file():
         raise SettingsError(
             "the flight example is not here: run this in the folder of a clone of stream-infer"
-        ) from error
+        )
+
+
+def event_log(data_dir: Path, report: Any = None) -> Any:
+    """Return the year's events, prepared under `data_dir` where they are not there yet."""
+    # Late: the example is no part of the package.
+    from topologies.flights_data import EventLog, prepare
+
     return EventLog(prepare(data_dir / "flights", report))
 
 

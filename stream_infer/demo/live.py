@@ -197,7 +197,8 @@ async def _check_log(run: Run, player: Player, position: Position, *, exhausted:
         if found[place] != expected and (expected is not None or exhausted):
             raise StateError(
                 f"topic {run.made.topology.stream.name!r}, partition {place}: the record at offset "
-                f"{end - 1} is not the demo's; give a broker where that topic is empty"
+                f"{end - 1} is not the demo's, or of a log begun with other --warm-up-days; give a "
+                "broker where that topic is empty"
             )
 
 

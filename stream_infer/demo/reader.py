@@ -113,7 +113,7 @@ class Position:
         """The last record's value of each partition that has one."""
         values: dict[int, bytes | None] = {}
         for place in self._places:
-            end = ends[place.partition]
+            end = ends.get(place.partition, 0)
             if end == 0:
                 continue
             self._consumer.seek(place, end - 1)

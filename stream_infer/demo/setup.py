@@ -4,12 +4,14 @@ import contextlib
 import time
 from pathlib import Path
 
+from stream_infer.core.errors import StreamInferError
 from stream_infer.demo.cache import Stamps, fingerprint
 from stream_infer.demo.flights import (
     LIVE_FROM,
     TOPOLOGY,
     event_log,
     mean_gain_min,
+    require_example,
 )
 from stream_infer.demo.prepared import Prepared, engine_of, models_fingerprint
 from stream_infer.demo.progress import Report
@@ -21,6 +23,7 @@ FEATURES_MARK = "si:demo:features"
 
 def prepare_data(data_dir: Path, report: Report) -> Prepared:
     """Write the year's events and their baseline's mean gain; about 5 s the first time."""
+    require_example()
     topology = load_topology(TOPOLOGY)
     stamps = Stamps(data_dir / "steps.json")
     started_s = time.monotonic()
@@ -43,13 +46,17 @@ def prepare_features(made: Prepared, redis_url: str, report: Report) -> None:
     Redis itself remembers which rows it holds, so that an emptied one is filled again.
     """
     from redis import Redis
+    from redis.exceptions import RedisError
 
     from stream_infer.store.feast_repo import apply_and_materialize
 
     made_from = fingerprint([made.repo], ["feast"], str(made.log.paths.columns.name))
     assert made.topology.feast is not None
     with contextlib.closing(Redis.from_url(redis_url)) as redis:
-        there = redis.get(FEATURES_MARK) == made_from.encode()
+        try:
+            there = redis.get(FEATURES_MARK) == made_from.encode()
+        except RedisError as error:
+            raise StreamInferError(f"no Redis answers at the given address: {error}") from error
         if there and stored_plan(made.repo, made.topology.feast.service) is not None:
             return
         with made.step("features"):
@@ -71,7 +78,6 @@ def _write_sources(made: Prepared, made_from: str, report: Report) -> None:
 
 def prepare_models(made: Prepared, report: Report) -> None:
     """Replay January to September through the kernel and train the models on it; under a minute."""
-    from stream_infer.core.errors import StreamInferError
     from stream_infer.models.loading import load_ensemble
 
     engine = engine_of(made)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,14 @@ import pytest
 
 from stream_infer.processes import wait_until
 from tests.cli.support import ROOT, Ran, environment, program
+from tests.servers.kafka import Kafka
 
+TOPICS = (
+    "flights",
+    "flight_delay.predictions",
+    "flight_delay.outcomes",
+    "flight_delay.dead_letters",
+)
 MARK = "STREAM_INFER_TEST_MARK"
 PREPARE_MAX_S = 420.0
 END_MAX_S = 120.0
@@ -98,7 +105,21 @@ def demo_dir() -> Path:
     return folder
 
 
+@pytest.fixture
+def empty_kafka(kafka_server: Kafka) -> Iterator[Kafka]:
+    """The run's Kafka without the topics of the flight example."""
+
+    def clear() -> None:
+        there = [name for name in kafka_server.topics() if name in TOPICS]
+        if there:
+            kafka_server.delete_topics(there)
+
+    clear()
+    yield kafka_server
+    clear()
+
+
 def end_group(running: Running) -> None:
     """Kill a demo at once, as a crash would."""
     os.kill(running.process.pid, signal.SIGKILL)
-    running.process.wait()
+    running.process.communicate()

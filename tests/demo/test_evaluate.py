@@ -9,22 +9,18 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 
 def test_live_offline_and_http_say_the_same(
-    start: Start, kafka_server: Kafka, redis_url: str
+    start: Start, empty_kafka: Kafka, redis_url: str
 ) -> None:
-    topics = {"flights", "flight_delay.predictions", "flight_delay.outcomes"}
-    topics.add("flight_delay.dead_letters")
-    kafka_server.delete_topics(topics & set(kafka_server.topics()))
     running = start(
         "--until",
         "2013-10-03",
         "--broker",
-        kafka_server.bootstrap,
+        empty_kafka.bootstrap,
         "--redis",
         redis_url,
         command="evaluate",
     )
     ran = running.ended()
-    kafka_server.delete_topics(topics & set(kafka_server.topics()))
     assert ran.code == 0, ran.err
     judgement = ran.json
     laws = judgement["laws"]

@@ -1,11 +1,12 @@
 """The demo as a user runs it: it ends by itself, on Ctrl-C, and leaves nothing running."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from stream_infer.processes import wait_until
-from tests.cli.support import Ran
+from tests.cli.support import Ran, one_line, run
 from tests.demo.conftest import SHORT, Start, end_group
 from tests.servers.kafka import Kafka
 
@@ -89,12 +90,9 @@ def test_a_child_that_dies_is_named_with_its_last_lines(start: Start) -> None:
 @pytest.mark.kafka
 @pytest.mark.redis
 def test_a_second_demo_on_real_servers_goes_on_where_the_log_ends(
-    start: Start, kafka_server: Kafka, redis_url: str
+    start: Start, empty_kafka: Kafka, redis_url: str
 ) -> None:
-    topics = ["flights", *(f"flight_delay.{name}" for name in ("predictions", "outcomes"))]
-    topics.append("flight_delay.dead_letters")
-    kafka_server.delete_topics(set(topics) & set(kafka_server.topics()))
-    servers = ("--broker", kafka_server.bootstrap, "--redis", redis_url)
+    servers = ("--broker", empty_kafka.bootstrap, "--redis", redis_url)
     first = start("--duration-s", "2", "--rate", "200", *SHORT, *servers).ended()
     assert first.code == 0, first.err
     assert_conserved(first)
@@ -106,10 +104,29 @@ def test_a_second_demo_on_real_servers_goes_on_where_the_log_ends(
     other = start("--duration-s", "2", *SHORT, "--redis", redis_url).ended()
     assert other.code == 1
     assert "--reset-state" in other.err
-    kafka_server.delete_topics(topics)
 
 
 def test_speed_and_rate_exclude_each_other(start: Start) -> None:
     ran = start("--speed", "10", "--rate", "10", *SHORT).ended()
     assert ran.code == 2
     assert "--rate" in ran.err
+
+
+def test_an_absent_redis_is_one_line(start: Start) -> None:
+    ran = start("--redis", "redis://127.0.0.1:1/0", *SHORT).ended()
+    assert ran.code == 1
+    assert "no Redis answers" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_absent_kafka_is_one_line(start: Start) -> None:
+    ran = start("--broker", "127.0.0.1:1", *SHORT).ended()
+    assert ran.code == 1
+    assert "no Kafka answers at 127.0.0.1:1" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_outside_a_clone_the_demo_says_so(tmp_path: Path) -> None:
+    ran = run("demo", cwd=tmp_path)
+    assert ran.code == 2
+    assert "clone" in one_line(ran.err)
