@@ -130,7 +130,9 @@ async def run_live(run: Run, view: View, show: Callable[[], None]) -> Ended:
             show()
             ended.drained = await _drained(player, position, board)
             ended.in_flight = await _in_flight(player, position)
-            ended.counts = await read_counts(run.metrics_ports) or view.counts
+            ended.counts = view.counts = await read_counts(run.metrics_ports) or view.counts
+            view.phase = "stopping"
+            show()
         finally:
             for task in work:
                 task.cancel()

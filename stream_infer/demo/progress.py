@@ -30,4 +30,14 @@ def progress() -> Iterator[Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("", total=1.0)
-        yield lambda stage, part: bars.update(task, description=stage, completed=part)
+        current = ""
+
+        def bar(stage: str, part: float) -> None:
+            nonlocal current
+            if stage != current:
+                # Anew, so that the time shown is this stage's.
+                current = stage
+                bars.reset(task, description=stage, completed=part)
+            bars.update(task, completed=part)
+
+        yield bar
