@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 PACKAGES := stream_infer topologies features tests tools deploy
 .DEFAULT_GOAL := help
-.PHONY: help demo test check evaluate lock clean environment kafka
+.PHONY: help demo test faults check evaluate lock clean environment kafka
 
 help:  ## Show these lines
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,6 +18,9 @@ evaluate:  ## Replay all flights through a real Kafka and print the errors as on
 
 test: environment kafka  ## Run all tests, on a real Kafka and a real Redis
 	@exec .venv/bin/python -m pytest $(ARGS)
+
+faults: environment kafka  ## Break servers and workers under load, verify each result (ARGS="--only kill --seeds 50")
+	@exec .venv/bin/python tools/foreground.py .venv/bin/python -m tests.faults $(ARGS)
 
 check: environment  ## Lint, formatting, strict types, and which part may import which
 	.venv/bin/ruff check $(PACKAGES)

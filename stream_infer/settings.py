@@ -16,6 +16,7 @@ from msgspec import Meta
 from stream_infer.core.errors import SettingsError, did_you_mean
 
 PREFIX = "STREAM_INFER_"
+NOT_SETTINGS = tuple(f"{PREFIX}{name}" for name in ("CONFIG", "FAILPOINTS", "TEST_"))
 
 Bytes = Annotated[int, Meta(ge=1_024, le=1 << 36)]
 Count = Annotated[int, Meta(ge=1, le=100_000_000)]
@@ -54,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Most time between two writes of changed state."""
     commit_interval_s: Seconds = 0.5
     """Least time between two commits of source offsets."""
-    fetch_max_wait_ms: Milliseconds = 20
+    fetch_max_wait_ms: Milliseconds = 500
     """How long the broker may hold a fetch for more bytes."""
     fetch_min_bytes: Annotated[int, Meta(ge=1, le=1 << 24)] = 1
     """How many bytes end a fetch's wait."""
@@ -118,7 +119,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Sett
         field = name.removeprefix(PREFIX).lower()
         if name.startswith(PREFIX) and field in FIELDS:
             values[field] = text
-        elif name.startswith(PREFIX) and not name.startswith((f"{PREFIX}CONFIG", f"{PREFIX}TEST_")):
+        elif name.startswith(PREFIX) and not name.startswith(NOT_SETTINGS):
             raise SettingsError(f"environment variable {name}{did_you_mean(field, FIELDS)}")
     values.update({name: value for name, value in overrides.items() if value is not None})
     return _checked(values)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "stream_infer"
-BASE = {"core", "settings", "loading", "guard", "processes"}
+BASE = {"core", "settings", "loading", "guard", "processes", "failpoints"}
 MAY_IMPORT = {
     "core": {"core"},
     "settings": {"core"},
     "loading": {"core"},
     "guard": set(),
+    "failpoints": {"core"},
     "processes": {"core", "guard"},
     "monitoring": {"monitoring"} | BASE,
     "models": {"models"} | BASE,

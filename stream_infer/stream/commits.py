@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
+from stream_infer.failpoints import failpoint
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.processing import TP
 from stream_infer.stream.retry import wait_for_event
@@ -68,7 +69,9 @@ class Committer:
             if not wanted:
                 return True
             try:
+                failpoint("committing")
                 result = await self._commit(wanted)
+                failpoint("committed")
             except Exception as error:
                 self._counters.commit_failures += 1
                 log.warning("committing offsets failed (%r); trying again", error)

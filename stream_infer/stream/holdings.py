@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from stream_infer.core.errors import FencedError
 from stream_infer.core.state import PartitionState, Snapshot, new_state
 from stream_infer.core.topology import Topology
+from stream_infer.failpoints import failpoint
 from stream_infer.settings import Settings
 from stream_infer.store.state import Ownership, StateStore
 from stream_infer.stream.processing import TP, PartitionsFenced
@@ -78,6 +79,8 @@ class Holdings:
             )
             self._owned[tp] = Owned(state, ownership, acknowledged=emit_from)
             positions[tp] = next_offset
+            failpoint("acquiring")
+        failpoint("acquired")
         return positions
 
     def acknowledge(self, positions: Mapping[TP, int]) -> None:
@@ -126,6 +129,7 @@ class Holdings:
             except FencedError:
                 pass  # Whoever owns it now folds on from what is stored.
             self._owned.pop(tp, None)
+            failpoint("revoking")
 
     def _snapshot(self, owned: Owned) -> None:
         owned.pending = owned.state.snapshot()
@@ -136,5 +140,7 @@ class Holdings:
         pending = owned.pending
         if pending is None or pending.next_offset > owned.acknowledged:
             return
+        failpoint("state_unwritten")
         await self._store.write(owned.ownership, pending)
+        failpoint("state_written")
         owned.pending = None

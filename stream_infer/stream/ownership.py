@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stream_infer.core.errors import FencedError
+from stream_infer.failpoints import failpoint
 from stream_infer.stream.commits import Committer
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.group import Group, readable_position
@@ -193,6 +194,7 @@ class Ownership:
                 batch = {tp: records for tp, records in batch.items() if tp not in lost}
                 continue
             delivery = await self._producer.submit(outcome.records)
+            failpoint("submitted")
             tickets = []
             for tp, position in outcome.positions.items():
                 tickets.append((tp, marks[tp], marks[tp].take(position)))

@@ -16,6 +16,7 @@ from stream_infer.core.engine import Folded
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
 from stream_infer.core.results import encode, moment
 from stream_infer.core.vectors import BatchColumns, Vectors
+from stream_infer.failpoints import failpoint
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader, FeatureRequest
@@ -120,10 +121,12 @@ class TopologyProcessor:
             work.owned.state.next_offset = positions[work.tp] = work.records[-1].offset + 1
             work.owned.changed = True
         self._holdings.take_snapshots()
+        failpoint("folded")
         return Outcome(outgoing, positions)
 
     async def acknowledged(self, positions: Mapping[TP, int]) -> None:
         """Store the snapshots whose events are all acknowledged now."""
+        failpoint("acknowledged")
         self._holdings.acknowledge(positions)
         await self._holdings.write_pending()
 

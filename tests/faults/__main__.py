@@ -1,0 +1,89 @@
+"""The battery: `python -m tests.faults [--only NAME] [--seeds N] [--seed S] [--json]`."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from stream_infer.failpoints import POINTS
+from tests.faults import workers
+from tests.faults.harness import Bench, Run
+from tests.faults.verifier import Figures
+
+Scenario = Callable[[Run], Figures]
+
+SCENARIOS: dict[str, Scenario] = {
+    "kill": workers.kill,
+    "takeover": workers.takeover,
+    **{f"kill-{p.replace('_', '-')}": partial(workers.failpoint, point=p) for p in POINTS},
+    "zombie": workers.zombie,
+    **{
+        f"zombie-{p.replace('_', '-')}": partial(workers.frozen_at, point=p)
+        for p in ("acknowledged", "state_unwritten", "state_written", "committing")
+    },
+    "scale": workers.scale,
+    "sigterm": workers.sigterm,
+}
+SEEDED = {"kill"}
+"""Scenarios that `--seeds` repeats; each other one runs once unless it is named."""
+
+
+def play(bench: Bench, name: str, seed: int) -> Figures:
+    """Run one scenario; what goes wrong on the way is in its figures."""
+    start_s = time.monotonic()
+    run = Run(bench, name, seed)
+    try:
+        figures = SCENARIOS[name](run)
+    except Exception as error:
+        figures = run.figures
+        figures.failures.append(f"{type(error).__name__}: {error}")
+    finally:
+        run.close()
+    figures.notes["took_s"] = round(time.monotonic() - start_s, 1)
+    return figures
+
+
+def main() -> int:
+    """Run scenarios; 0 when all passed."""
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("--only", action="append", metavar="NAME", help="one scenario, or several")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of each")
+    parser.add_argument("--seed", type=int, metavar="S", help="this seed only")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs and data here")
+    options = parser.parse_args()
+    for name in options.only or ():
+        if name not in SCENARIOS:
+            parser.error(f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+    failed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        with Bench.started(folder) as bench:
+            for name in options.only or SCENARIOS:
+                many = options.only or name in SEEDED
+                seeds = [options.seed] if options.seed is not None else range(options.seeds)
+                for seed in seeds if many or options.seed is not None else [0]:
+                    figures = play(bench, name, seed)
+                    show(figures, as_json=options.json)
+                    failed += not figures.passed
+    return 1 if failed else 0
+
+
+def show(figures: Figures, *, as_json: bool) -> None:
+    """Print one line; for a failure, how to repeat it."""
+    if as_json:
+        print(json.dumps({**asdict(figures), "passed": figures.passed}), flush=True)
+    else:
+        print(f"{'ok    ' if figures.passed else 'FAILED'} {figures.line()}", flush=True)
+    if not figures.passed:
+        repeat = f'make faults ARGS="--only {figures.scenario} --seed {figures.seed}"'
+        print(f"to repeat it: {repeat}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

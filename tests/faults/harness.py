@@ -1,0 +1,274 @@
+"""Servers, workers and generator of a scenario, all of them real processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+
+from stream_infer.processes import Guarded, free_port, wait_until
+from tests.faults.events import Rates
+from tests.faults.models import save_models
+from tests.faults.reading import PARTITIONS, committed, log_ends, stored_offsets
+from tests.faults.verifier import Fault, Figures, Verifier
+from tests.servers.kafka import Kafka
+from tests.servers.redis import Redis
+
+ROOT = Path(__file__).parents[2]
+START_MAX_S = 60.0
+FINISH_MAX_S = 180.0
+STEP_S = 0.05
+CONSUMED = r"^stream_infer_consumed_events_total{.*} (\S+)$"
+SESSION_S = 3.0
+QUICK = {
+    "session_timeout_s": SESSION_S,
+    "heartbeat_interval_s": 0.3,
+    "retry_max_s": 0.5,
+    "request_timeout_s": 5,
+    "drain_timeout_s": 10,
+    "partitions": PARTITIONS,
+}
+"""Settings of every worker: a session short enough that losing one is quickly noticed."""
+
+
+class ScenarioError(Exception):
+    """A scenario did not come to its end; the message says where it stood."""
+
+
+class Bench:
+    """The servers that scenarios share; those that a scenario stops, it starts again."""
+
+    def __init__(self, kafka: Kafka, redis: Redis, directory: Path) -> None:
+        self.kafka = kafka
+        self.redis = redis
+        self.directory = directory
+        self.models = directory / "models"
+
+    @classmethod
+    @contextmanager
+    def started(cls, directory: Path) -> Iterator["Bench"]:
+        """Servers of this battery's own."""
+        with ExitStack() as stack:
+            kafka = Kafka(directory / "kafka")
+            stack.callback(kafka.stop)
+            redis = Redis(directory / "redis")
+            stack.callback(redis.stop)
+            yield cls(kafka.start(), redis.start(), directory)
+
+
+class Worker:
+    """One worker process; `name` is that of its log."""
+
+    def __init__(self, process: Guarded, log: Path, metrics_port: int) -> None:
+        self.process = process
+        self.log = log
+        self.metrics_port = metrics_port
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker itself."""
+        os.kill(self.process.pid, number)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self, text: str) -> bool:
+        """Whether its log has such a text."""
+        return text in self.log.read_text(errors="replace")
+
+    def partitions(self) -> set[int]:
+        """The partitions that its log says it began to read."""
+        found = re.findall(r"/(\d+) from \d+", self.log.read_text(errors="replace"))
+        return set(map(int, found))
+
+    def stop(self) -> int:
+        """Stop it with SIGTERM; its exit code."""
+        return self.process.stop()
+
+
+class Run:
+    """One scenario under way: a topic and a topology of its own, and what runs on them."""
+
+    def __init__(self, bench: Bench, scenario: str, seed: int) -> None:
+        self.bench = bench
+        self.random = Random(seed)
+        self.figures = Figures(scenario, seed)
+        self.name = f"{re.sub(r'[^a-z]', '_', scenario)}_{seed}_{uuid.uuid4().hex[:6]}"
+        self.source = f"{self.name}.sales"
+        self.directory = bench.directory / self.name
+        self.directory.mkdir(parents=True)
+        self.redis_url = bench.redis.url
+        self.broker = bench.kafka.bootstrap
+        self.faults: list[Fault] = []
+        self.workers: list[Worker] = []
+        self._generator: Guarded | None = None
+        self._made = 0
+        self._prepare(self.name)
+        bench.kafka.create_topics({self.source: PARTITIONS}, **{"retention.ms": "-1"})
+
+    def _prepare(self, topology: str) -> None:
+        save_models(self.bench.models, topology)
+        kinds = ("predictions", "dead_letters", "outcomes")
+        self.bench.kafka.create_topics({f"{topology}.{kind}": PARTITIONS for kind in kinds})
+
+    # -- processes
+
+    def worker(self, *, failpoints: str = "", topology: str = "", **settings: object) -> Worker:
+        """Start a worker; settings are those of stream_infer.settings."""
+        self._made += 1
+        log = self.directory / f"worker-{self._made}.log"
+        values = {
+            **QUICK,
+            "metrics_port": free_port(),
+            "broker": self.broker,
+            "redis": self.redis_url,
+            "models_dir": self.bench.models,
+            **settings,
+        }
+        environment = {
+            **os.environ,
+            **{f"STREAM_INFER_{name.upper()}": str(value) for name, value in values.items()},
+            "STREAM_INFER_TEST_TOPOLOGY": topology or self.name,
+            "STREAM_INFER_TEST_SOURCE": self.source,
+            "STREAM_INFER_FAILPOINTS": failpoints,
+        }
+        command = [sys.executable, "-m", "stream_infer.cli", "worker", "tests.faults.shop"]
+        with log.open("ab") as output:
+            process = Guarded(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                grace_s=30,
+            )
+        worker = Worker(process, log, int(str(values["metrics_port"])))
+        self.workers.append(worker)
+        return worker
+
+    def generate(self, count: int, rate: float, rates: Rates | None = None) -> None:
+        """Start to produce `count` events, `rate` a second."""
+        options = {"broker": self.broker, "topic": self.source, "seed": self.figures.seed}
+        options |= {"count": count, "rate": rate, **(rates or Rates())._asdict()}
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        with (self.directory / "generator.log").open("wb") as output:
+            self._generator = Guarded(
+                [sys.executable, "-m", "tests.faults.generator", *arguments],
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def close(self) -> None:
+        """End what still runs."""
+        for worker in self.workers:
+            worker.process.kill()
+        if self._generator is not None:
+            self._generator.kill()
+
+    # -- waiting
+
+    def until(self, what: str, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Wait for a condition; raises ScenarioError after the timeout."""
+        if not wait_until(condition, timeout_s=timeout_s, interval_s=STEP_S):
+            tails = [f"{w.log}: {w.log.read_text()[-600:]}" for w in self.workers[-3:]]
+            raise ScenarioError(f"not within {timeout_s:.0f} s: {what}\n" + "\n".join(tails))
+
+    def until_reading(self, *workers: Worker) -> None:
+        """Wait until these workers have all partitions between them."""
+
+        def reading() -> bool:
+            self._must_run(workers)
+            found = [worker.partitions() for worker in workers]
+            return set().union(*found) == set(range(PARTITIONS)) and all(found)
+
+        self.until("workers read all partitions", reading, START_MAX_S)
+
+    def _must_run(self, workers: tuple[Worker, ...]) -> None:
+        for worker in workers:
+            if not worker.running:
+                raise ScenarioError(f"a worker ended: {worker.log.read_text()[-600:]}")
+
+    def until_sent(self, count: int) -> None:
+        """Wait until the source topic holds this many records."""
+        self.until(
+            f"{count} records sent",
+            lambda: self.sent() >= count,
+            FINISH_MAX_S,
+        )
+
+    def sent(self) -> int:
+        """How many records the source topic holds."""
+        return sum(log_ends(self.broker, self.source).values())
+
+    def until_generated(self) -> None:
+        """Wait for the generator's end; it must have got all acknowledged."""
+        generator = self._generator
+        assert generator is not None
+        self.until("all is generated", lambda: generator.poll() is not None, FINISH_MAX_S)
+        text = (self.directory / "generator.log").read_text()
+        if generator.poll() != 0:
+            raise ScenarioError(f"the generator failed: {text[-600:]}")
+        self.figures.notes["acknowledged"] = json.loads(text.splitlines()[-1])["sent"]
+
+    def until_done(self, topology: str = "") -> None:
+        """Wait until everything is folded, stored and committed."""
+        name = topology or self.name
+        ends = log_ends(self.broker, self.source)
+
+        def done() -> bool:
+            return (
+                stored_offsets(self.bench.redis.url, name) == ends
+                and committed(self.broker, f"stream-infer.{name}", self.source) == ends
+            )
+
+        self.until(f"{name} has done everything", done, FINISH_MAX_S)
+
+    def ends(self, worker: Worker) -> dict[str, int]:
+        """How many events a worker counted, by their end (see `metrics_port`)."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/metrics") as answer:
+            text = answer.read().decode()
+        found = re.findall(r'^stream_infer_events_total{.*end="(\w+)".*} (\S+)$', text, re.M)
+        found += [("consumed", n) for n in re.findall(CONSUMED, text, re.M)]
+        return {end: int(float(number)) for end, number in found}
+
+    # -- the end
+
+    @contextmanager
+    def fault(self) -> Iterator[None]:
+        """Note when something is wrong."""
+        start_ms = now_ms()
+        yield
+        self.faults.append(Fault(start_ms, now_ms()))
+
+    def finish(self, *running: Worker) -> Figures:
+        """Let the work end, stop the workers, judge."""
+        self.until_generated()
+        self.until_done()
+        for worker in running:
+            if (code := worker.stop()) != 0:
+                self.figures.failures.append(f"a worker ended with {code}: {worker.log}")
+        calm = f"{self.name}_calm"
+        self._prepare(calm)
+        reference = self.worker(topology=calm)
+        self.until_done(calm)
+        if (code := reference.stop()) != 0:
+            self.figures.failures.append(f"the reference worker ended with {code}")
+        verifier = Verifier(self.broker, self.bench.redis.url, self.source, self.name, calm)
+        figures = verifier.judge(self.figures, self.faults)
+        if figures.sent != figures.notes["acknowledged"]:
+            figures.failures.append(f"{figures.notes['acknowledged']} records were acknowledged")
+        return figures
+
+
+def now_ms() -> int:
+    """The wall clock in milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,90 @@
+"""Reading whole topics and all stored rows, as they are now."""
+
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from redis import Redis
+
+PARTITIONS = 4
+
+
+def _consumer(broker: str, group: str = "verifier") -> Any:
+    return Consumer(
+        {
+            "bootstrap.servers": broker,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "reconnect.backoff.max.ms": 200,
+            "log_level": 0,
+        }
+    )
+
+
+def read_topic(broker: str, topic: str) -> list[Any]:
+    """Return all messages of a topic, in the order of each partition."""
+    consumer = _consumer(broker)
+    try:
+        parts = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
+        ends = {p.partition: consumer.get_watermark_offsets(p, timeout=30)[1] for p in parts}
+        unread = {number for number, end in ends.items() if end}
+        consumer.assign([part for part in parts if part.partition in unread])
+        found: list[Any] = []
+        while unread:
+            for message in consumer.consume(1_000, 0.1):
+                assert message.error() is None, message.error()
+                if message.offset() < ends[message.partition()]:
+                    found.append(message)
+            places = consumer.position([p for p in parts if p.partition in unread])
+            unread -= {p.partition for p in places if p.offset >= ends[p.partition]}
+        return found
+    finally:
+        consumer.close()
+
+
+def log_ends(broker: str, topic: str) -> dict[int, int]:
+    """Return the end of each partition's log."""
+    consumer = _consumer(broker)
+    try:
+        return {
+            number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)[1]
+            for number in range(PARTITIONS)
+        }
+    finally:
+        consumer.close()
+
+
+def committed(broker: str, group: str, topic: str) -> dict[int, int]:
+    """Return the committed offset of each partition, 0 where there is none."""
+    consumer = _consumer(broker, group)
+    try:
+        wanted = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        found = consumer.committed(wanted, timeout=30)
+        return {part.partition: max(part.offset, 0) for part in found}
+    finally:
+        consumer.close()
+
+
+def stored_offsets(url: str, topology: str) -> dict[int, int]:
+    """Return up to which offset each partition's stored rows are folded."""
+    with Redis.from_url(url) as redis:
+        return {
+            number: int(redis.hget(f"si:{{{topology}:{number}}}:meta", "next_offset") or 0)
+            for number in range(PARTITIONS)
+        }
+
+
+def stored_rows(url: str, topology: str) -> dict[str, Any]:
+    """Return all that is stored of a topology, by what follows its name in the key."""
+    found: dict[str, Any] = {}
+    with Redis.from_url(url) as redis:
+        keys = list(redis.scan_iter(f"si:{{{topology}:*", count=1_000))
+        texts = [key for key in keys if not key.endswith(b"}:meta")]
+        values = redis.mget(texts) if texts else []
+        for key, value in zip(texts, values, strict=True):
+            found[key.decode().removeprefix(f"si:{{{topology}:")] = value
+        for key in set(keys) - set(texts):
+            fields = redis.hgetall(key)
+            fields.pop(b"epoch", None)
+            found[key.decode().removeprefix(f"si:{{{topology}:")] = fields
+    return found

@@ -1,0 +1,263 @@
+"""The judge of a scenario: reads the topics and the stored rows, folds the log, compares."""
+
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.faults.fold import Folded, Record, differs, fold_log
+from tests.faults.reading import PARTITIONS, read_topic, stored_rows
+
+UNSTEADY = ("predicted_at", "latency_ms")
+"""What a repeat may say differently: when it was computed."""
+SLOW_MS = 1_000
+
+
+@dataclass
+class Figures:
+    """One line of a scenario."""
+
+    scenario: str
+    seed: int
+    sent: int = 0
+    predictions: int = 0
+    updates: int = 0
+    dead_letters: int = 0
+    late: int = 0
+    duplicates: int = 0
+    outcomes: int = 0
+    repeats: int = 0
+    missing: int = 0
+    extra: int = 0
+    conflicting: int = 0
+    wrong: int = 0
+    state_differences: int = 0
+    p99_before_ms: float | None = None
+    p99_during_ms: float | None = None
+    p99_after_ms: float | None = None
+    recovery_s: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that must be zero is, and nothing else failed."""
+        zeros = (self.missing, self.extra, self.conflicting, self.wrong, self.state_differences)
+        return not any(zeros) and not self.failures
+
+    def line(self) -> str:
+        """Return everything in one line."""
+        shown = {name: value for name, value in asdict(self).items() if value not in ({}, [])}
+        return " ".join(f"{name}={value}" for name, value in shown.items())
+
+
+@dataclass(frozen=True)
+class Fault:
+    """When something was wrong, wall-clock milliseconds."""
+
+    start_ms: int
+    end_ms: int
+
+
+class Verifier:
+    """Judges what a topology made of its source topic.
+
+    `calm` names a topology that read the same topic without any fault: all rows must be equal.
+    """
+
+    def __init__(self, broker: str, redis: str, source: str, topology: str, calm: str) -> None:
+        self._redis = redis
+        self._source = source
+        self._topology = topology
+        self._calm = calm
+        self._logs = self._read_source(broker)
+        self._folded = {number: fold_log(records) for number, records in self._logs.items()}
+        self._results = {
+            kind: read_topic(broker, f"{topology}.{kind}")
+            for kind in ("predictions", "dead_letters", "outcomes")
+        }
+
+    def judge(self, figures: Figures, faults: Sequence[Fault] = ()) -> Figures:
+        """Fill in the figures."""
+        folded = self._folded.values()
+        figures.sent = sum(len(records) for records in self._logs.values())
+        figures.updates = sum(part.count("update") for part in folded)
+        figures.late = sum(part.count("late") for part in folded)
+        figures.duplicates = sum(part.count("duplicate") for part in folded)
+        self._judge_predictions(figures)
+        self._judge_dead_letters(figures)
+        self._judge_outcomes(figures)
+        self._judge_state(figures)
+        self._time(figures, faults)
+        return figures
+
+    def _read_source(self, broker: str) -> dict[int, list[Record]]:
+        logs: dict[int, list[Record]] = {number: [] for number in range(PARTITIONS)}
+        for message in read_topic(broker, self._source):
+            sent_ms = int(dict(message.headers())["sent-ms"])
+            record = Record(message.offset(), message.timestamp()[1], sent_ms, message.value())
+            logs[message.partition()].append(record)
+        return logs
+
+    def _name(self, partition: int, offset: int) -> str:
+        return f"{self._topology}:{self._source}:{partition}:{offset}"
+
+    def _compare(
+        self, figures: Figures, what: str, expected: set[str], found: Mapping[str, list[Any]]
+    ) -> None:
+        """Count what is missing, extra, repeated, and repeated with another content."""
+        missing, extra = expected - found.keys(), found.keys() - expected
+        figures.missing += len(missing)
+        figures.extra += len(extra)
+        figures.repeats += sum(len(contents) - 1 for contents in found.values())
+        conflicting = [name for name, said in found.items() if any(c != said[0] for c in said)]
+        figures.conflicting += len(conflicting)
+        for problem, names in (
+            ("missing", missing),
+            ("extra", extra),
+            ("conflicting", conflicting),
+        ):
+            if names:
+                figures.failures.append(f"{what} {problem}: {sorted(names)[:3]}")
+
+    def _judge_predictions(self, figures: Figures) -> None:
+        found: dict[str, list[Any]] = defaultdict(list)
+        for message in self._results["predictions"]:
+            said = json.loads(message.value())
+            said = {name: value for name, value in said.items() if name not in UNSTEADY}
+            found[said["prediction_id"]].append(said)
+        expected = {
+            self._name(number, offset): features
+            for number, part in self._folded.items()
+            for offset, features in part.features.items()
+        }
+        self._compare(figures, "predictions", set(expected), found)
+        figures.predictions = len(found)
+        for name, features in expected.items():
+            for said in found.get(name, ())[:1]:
+                if wrong := differs(said["scores"], features):
+                    figures.wrong += 1
+                    if figures.wrong <= 3:
+                        figures.failures.append(f"{name} is wrong in {wrong}")
+
+    def _judge_dead_letters(self, figures: Figures) -> None:
+        found: dict[str, list[Any]] = defaultdict(list)
+        originals = {
+            self._name(number, record.offset): record.value
+            for number, records in self._logs.items()
+            for record in records
+        }
+        for message in self._results["dead_letters"]:
+            headers = dict(message.headers())
+            name = self._name(int(headers["si-partition"]), int(headers["si-offset"]))
+            found[name].append((headers["si-reason"], message.value()))
+            if not headers["si-reason"] or originals.get(name) != message.value():
+                figures.failures.append(f"dead letter {name} has no reason or another body")
+        expected = self._names("dead letter")
+        self._compare(figures, "dead letters", expected, found)
+        figures.dead_letters = len(found)
+
+    def _judge_outcomes(self, figures: Figures) -> None:
+        found: dict[str, list[Any]] = defaultdict(list)
+        for message in self._results["outcomes"]:
+            said = json.loads(message.value())
+            found[said["outcome_id"]].append(said)
+        expected = {
+            self._name(number, offset): (self._name(number, of_sale), label)
+            for number, part in self._folded.items()
+            for offset, (of_sale, label) in part.outcomes.items()
+        }
+        self._compare(figures, "outcomes", set(expected), found)
+        figures.outcomes = len(found)
+        for name, (prediction, label) in expected.items():
+            for said in found.get(name, ())[:1]:
+                if (said["prediction_id"], said["label"]) != (prediction, label):
+                    figures.wrong += 1
+                    figures.failures.append(f"outcome {name} pairs something else")
+
+    def _names(self, end: str) -> set[str]:
+        return {
+            self._name(number, offset)
+            for number, part in self._folded.items()
+            for offset in part.of(end)
+        }
+
+    def _judge_state(self, figures: Figures) -> None:
+        mine, theirs = (
+            {key: _plain(key, value, name) for key, value in stored_rows(self._redis, name).items()}
+            for name in (self._topology, self._calm)
+        )
+        different = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+        for number, part in self._folded.items():
+            different |= _folded_differently(number, part, len(self._logs[number]), mine)
+        figures.state_differences = len(different)
+        if different:
+            figures.failures.append(f"rows differ: {sorted(different)[:5]}")
+
+    def _time(self, figures: Figures, faults: Sequence[Fault]) -> None:
+        """Measure from the sending of an event to its first result."""
+        sent = {
+            self._name(number, record.offset): record.sent_ms
+            for number, records in self._logs.items()
+            for record in records
+        }
+        took: dict[str, tuple[int, int]] = {}
+        for message in self._results["predictions"]:
+            name = json.loads(message.value())["prediction_id"]
+            if name in sent:
+                result_ms = message.timestamp()[1]
+                first_ms = min(result_ms, sum(took.get(name, (result_ms, 0))))
+                took[name] = sent[name], first_ms - sent[name]
+        if not faults or not took:
+            figures.p99_before_ms = p99([ms for _, ms in took.values()])
+            return
+        recoveries = []
+        slow = sorted(at + ms for at, ms in took.values() if ms >= SLOW_MS)
+        for fault, until_ms in zip(
+            faults, [f.start_ms for f in faults[1:]] + [1 << 62], strict=True
+        ):
+            late = [done for done in slow if fault.start_ms <= done < until_ms]
+            recoveries.append((max(late) - fault.start_ms) / 1e3 if late else 0.0)
+        figures.recovery_s = round(max(recoveries), 2)
+        begin, end = faults[0].start_ms, faults[-1].start_ms + recoveries[-1] * 1e3
+        end = max(end, faults[-1].end_ms)
+        figures.p99_before_ms = p99([ms for at, ms in took.values() if at < begin])
+        figures.p99_during_ms = p99([ms for at, ms in took.values() if begin <= at <= end])
+        figures.p99_after_ms = p99([ms for at, ms in took.values() if at > end])
+
+
+def p99(values: Sequence[float]) -> float | None:
+    """Return the 99th percentile, None of nothing."""
+    ordered = sorted(values)
+    return float(ordered[(len(ordered) - 1) * 99 // 100]) if ordered else None
+
+
+def _plain(key: str, value: Any, topology: str) -> Any:
+    """Return what must be equal in two runs of the same log."""
+    if ":@results:" in f":{key}" and value is not None:
+        said = json.loads(value)
+        said = {name: part for name, part in said.items() if name not in (*UNSTEADY, "topology")}
+        said["prediction_id"] = said["prediction_id"].removeprefix(topology)
+        return said
+    return value
+
+
+def _folded_differently(
+    number: int, part: Folded, length: int, rows: Mapping[str, Any]
+) -> set[str]:
+    """Compare what can be read of the stored rows without the kernel: header and event ids."""
+    different = set()
+    meta = rows.get(f"{number}}}:meta", {})
+    if int(meta.get(b"next_offset", 0)) != length:
+        different.add(f"{number}: next_offset")
+    if int(meta.get(b"stream_time_us", 0)) != part.newest_us:
+        different.add(f"{number}: stream_time_us")
+    prefix = f"{number}}}:@ids:"
+    stored = {key.removeprefix(prefix): row for key, row in rows.items() if key.startswith(prefix)}
+    for identity in stored.keys() | part.seen_us.keys():
+        row = stored.get(identity)
+        if row is None or struct.unpack("<q", row)[0] != part.seen_us.get(identity):
+            different.add(f"{number}: id {identity!r}")
+    return different
