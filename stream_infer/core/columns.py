@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stream_infer.core.events import Event
 from stream_infer.core.stream import Stream
+from stream_infer.core.windows import RESOLUTION_DEFAULT
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -20,6 +21,7 @@ EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier event time is a brok
 KEY_SEPARATOR = "\x1f"
 KEY_LENGTH_MAX = 512
 SCALED_MAX = float(1 << 40)
+MODEL_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,18 @@ class Batch:
         values = self.raw(name)
         try:
             return np.array(values, dtype=np.float64)
-        except (TypeError, ValueError):
-            return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+        except (TypeError, OverflowError):
+            return np.array(list(map(_number, values)), dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    """Return a number as a float: NaN for none, and infinity for an integer beyond all floats."""
+    if value is None:
+        return np.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
 
 
 def _join(*parts: str | None) -> str | None:
@@ -217,21 +229,20 @@ def _check_times(
 
 
 def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
-    for name in stream.numeric_fields:
-        step = stream.resolution.get(name, 1e-6)
+    for name in sorted(stream.numeric_fields):
+        limit, remedy = MODEL_MAX, "no model takes such a number"
+        if name in stream.summed_fields:
+            limit = SCALED_MAX * stream.resolution.get(name, RESOLUTION_DEFAULT)
+            remedy = "declare a coarser resolution for it if it is right"
         column = batch.column(name)
         with np.errstate(invalid="ignore"):
-            wrong = np.abs(column) >= SCALED_MAX * step
+            wrong = np.abs(column) >= limit
         for i in np.flatnonzero(wrong).tolist():
-            reasons.setdefault(
-                i,
-                f"{name} is {column[i]:g}, beyond {SCALED_MAX * step:g}; "
-                "declare a coarser resolution for it if it is right",
-            )
+            reasons.setdefault(i, f"{name} is {column[i]:g}, beyond {limit:g}; {remedy}")
 
 
 def _check_texts(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
-    for name in stream.key_fields:
+    for name in sorted(stream.key_fields):
         texts = batch.labels(name)
         known = [text for text in texts if text]
         if (

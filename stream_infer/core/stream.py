@@ -6,6 +6,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from stream_infer.core.aggregates_sums import PARTS_OF
 from stream_infer.core.durations import microseconds
 from stream_infer.core.errors import DeclarationError, did_you_mean
 from stream_infer.core.events import Event, FieldInfo, fields_of, union_members
@@ -56,6 +57,7 @@ class Stream:
         self.max_bytes = max_bytes
         self.resolution: Mapping[str, float] = MappingProxyType(dict(resolution or {}))
         self.key_fields = {key} | ({event_id} if event_id else set())
+        self.summed_fields: set[str] = set()
         self._check()
 
     def _check(self) -> None:
@@ -64,6 +66,7 @@ class Stream:
         self._require(culprit, self.time, ("time",), "an event time is a datetime")
         if self.event_id is not None:
             self._require(culprit, self.event_id, ("text", "number"), "an id is text or a number")
+        self._check_kinds(culprit)
         for name, step in self.resolution.items():
             if name not in self.numeric_fields:
                 raise DeclarationError(
@@ -76,6 +79,19 @@ class Stream:
                 raise DeclarationError(culprit, f"resolution of {name!r} must be above 0")
         if self.max_bytes <= 0:
             raise DeclarationError(culprit, "max_bytes must be above 0")
+
+    def _check_kinds(self, culprit: str) -> None:
+        """Raise for a field that is a number or flag in one type and neither in another."""
+        numbers: dict[str, str] = {}
+        others: dict[str, str] = {}
+        for event_type, infos in self.fields.items():
+            for info in infos.values():
+                kinds = numbers if info.kind in ("number", "flag") else others
+                kinds.setdefault(info.name, f"{event_type.__name__}.{info.name} is {info.kind}")
+        for name in sorted(numbers.keys() & others.keys()):
+            raise DeclarationError(
+                culprit, f"{numbers[name]}, but {others[name]}: rename one, a column has one type"
+            )
 
     def _require(self, culprit: str, name: str, kinds: tuple[str, ...], rule: str) -> None:
         for event_type in self.event_types:
@@ -114,6 +130,11 @@ class Stream:
         """
         view = View(name, self, tuple(by), MappingProxyType(dict(features)))
         self.key_fields.update(by)
+        self.summed_fields.update(
+            feature.field
+            for feature in features.values()
+            if feature.kind in PARTS_OF and feature.field is not None
+        )
         return view
 
 

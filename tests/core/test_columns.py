@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from stream_infer.core.columns import Batch, decode, decoder
+from stream_infer.core.errors import DeclarationError
 from stream_infer.core.events import Event
+from stream_infer.core.features import mean
 from stream_infer.core.stream import Stream
 
 HOUR_US = 3_600_000_000
@@ -29,6 +31,7 @@ class Refund(Event, tag="refund"):
 
 
 SALES = Stream("sales", Sale | Refund, key="shop", time="at", max_bytes=400)
+SALES.view("by_shop", by=["shop"], features={"mean": mean("amount", over="1h")})
 
 
 def batch(*values: bytes | None, ingested_us: int = NOON_US) -> Batch:
@@ -122,3 +125,49 @@ def test_taking_some_events_keeps_their_columns() -> None:
     assert part.column("amount").tolist() == [1, 3]
     assert part.offsets.tolist() == [100, 102]
     assert len(part.events) == 2
+
+
+class Order(Event, tag="order"):
+    customer: int
+    at: datetime
+    price: float
+    units: int | None = None
+
+
+class Text(Event, tag="text"):
+    customer: int
+    at: datetime
+    price: str
+
+
+def orders(*bodies: str) -> Batch:
+    stream = Stream("orders", Order, key="customer", time="at")
+    stream.view("by_customer", by=["customer"], features={"mean": mean("price", over="1h")})
+    values = [f'{{"type":"order","at":"2013-10-01T12:00:00Z",{body}}}'.encode() for body in bodies]
+    n = len(values)
+    return decode(stream, decoder(stream), values, np.arange(n), np.full(n, NOON_US))
+
+
+@pytest.mark.parametrize("field", ["customer", "units"])
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "1" + "0" * 5000])
+def test_an_integer_beyond_all_floats_spoils_its_record_only(field: str, number: str) -> None:
+    body = {"customer": "1", "price": "1.5", "units": "2"} | {field: number}
+    wrong = ",".join(f'"{name}":{value}' for name, value in body.items())
+    found = orders('"customer":1,"price":1.5', wrong, '"customer":2,"price":2.5')
+    assert found.positions.tolist() == [0, 2]
+    assert [reject.position for reject in found.rejects] == [1]
+    assert field in found.rejects[0].reason
+
+
+def test_numbers_that_are_summed_are_bounded_by_their_resolution_and_others_are_not() -> None:
+    found = orders(
+        '"customer":42000000001,"price":1.5,"units":5000000', '"customer":1,"price":5000000'
+    )
+    assert found.keys(("customer",)) == ["42000000001"]
+    assert found.column("units").tolist() == [5_000_000.0]
+    assert "price is 5e+06" in found.rejects[0].reason
+
+
+def test_a_field_that_is_a_number_here_and_text_there_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"Order\.price is number, but Text\.price is text"):
+        Stream("orders", Order | Text, key="customer", time="at")
