@@ -51,7 +51,7 @@ class Engine:
         self.topology = topology
         self.layout = layout
         self.vector_names = topology.vector_names(layout)
-        self.schema = ";".join(view.plan.schema for view in topology.views)
+        self.schema = _schema(topology)
         self._decode_one = decoder(topology.stream)
 
     def decode(
@@ -200,3 +200,12 @@ class Engine:
             times_us = batch.times_us[on_time]
             first[on_time] = first_seen(state.shards[IDS], rows[IDS][on_time], times_us, within_us)
         return first
+
+
+def _schema(topology: Topology) -> str:
+    """Return text that changes with whatever makes stored rows of a topology mean something else:
+    the log they are folded from, and each view's name, key and features.
+    """
+    stream = topology.stream
+    views = (f"{view.name}({','.join(view.by)})={view.plan.schema}" for view in topology.views)
+    return ";".join((f"{stream.name}({stream.key})", *views))
