@@ -9,9 +9,11 @@ together and the transaction spans all views:
 
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from typing import Any, cast
 
+import msgspec
 from redis.asyncio import Redis
 
 from stream_infer.core.errors import FencedError, StateError
@@ -117,9 +119,20 @@ class StateStore:
             )
 
     async def latest_result(self, key: str) -> bytes | None:
-        """Return the latest stored result of a key, whichever partition it is in."""
+        """Return the result of a key with the latest event time, whichever partition it is in."""
         pipeline = self._redis.pipeline(transaction=False)
         for partition in range(self._partitions):
             pipeline.get(self.row_keys(partition, RESULTS, [key])[0])
         found = [payload for payload in await pipeline.execute() if payload is not None]
-        return found[0] if found else None
+        return max(found, key=_event_time) if found else None
+
+
+class _Timed(msgspec.Struct):
+    event_time: datetime
+
+
+_decode_timed = msgspec.json.Decoder(_Timed).decode
+
+
+def _event_time(result: bytes) -> datetime:
+    return _decode_timed(result).event_time
