@@ -112,7 +112,7 @@ class Guard:
                 "use 127.0.0.1 or localhost, or set STREAM_INFER_HTTP_TOKEN",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _netloc_of(origin) != host:
             raise ForbiddenError(
                 "pages of another origin may not ask this server",
                 "header Origin",
@@ -135,8 +135,18 @@ class Guard:
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+def _netloc_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 def _name_of(host: str) -> str:
-    return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
 
 
 def _route_of(scope: Scope) -> str:

@@ -125,6 +125,9 @@ async def test_pages_of_other_origins_and_names_are_refused(redis_url: str, uniq
             assert answer.status_code == status, origin
         live = f"/v1/topologies/{unique}/predictions"
         assert (await client.get(live, headers={"Origin": foreign})).status_code == 403
+        for headers in ({"Host": "["}, {"Origin": "http://["}):
+            answer = await client.get("/v1/topologies", headers=headers)
+            assert answer.status_code == 403, headers
         answer = await client.get("/v1/topologies", headers={"Host": "rebound.example"})
         assert answer.status_code == 403
     assert len(publisher.published) == 1
