@@ -6,6 +6,7 @@ import pytest
 
 from stream_infer.core.errors import SettingsError
 from stream_infer.settings import load
+from tools.settings_reference import PAGE, reference
 
 
 def test_the_environment_wins_over_the_file_and_overrides_over_both(tmp_path: Path) -> None:
@@ -40,3 +41,7 @@ def test_a_wrong_setting_is_named(environment: dict[str, str], message: str) -> 
 
 def test_a_secret_in_a_url_is_not_printed() -> None:
     assert "hunter2" not in repr(load({"STREAM_INFER_REDIS": "redis://:hunter2@localhost:6379"}))
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    assert PAGE.read_text() == reference()
