@@ -47,6 +47,10 @@ class FencedError(StateError):
     """Another worker owns this partition now; this one must not write."""
 
 
+class StateLostError(FencedError):
+    """The store has an older state than the one it had acknowledged."""
+
+
 class EventError(StreamInferError):
     """One event is not acceptable; `stage` and `reason` go to its dead letter."""
 

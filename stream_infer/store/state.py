@@ -8,7 +8,7 @@ together and the transaction spans all views:
 """
 
 from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, cast
@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 from redis.asyncio import Redis
 
-from stream_infer.core.errors import FencedError, StateError
+from stream_infer.core.errors import FencedError, StateError, StateLostError
 from stream_infer.core.state import RESULTS, Snapshot
 
 
@@ -100,23 +100,54 @@ class StateStore:
             return []
         return cast(list[bytes | None], await self._redis.mget(keys))
 
-    async def write(self, ownership: Ownership, snapshot: Snapshot) -> None:
-        """Store rows and position, all or nothing.
+    async def write(self, ownership: Ownership, snapshot: Snapshot) -> Ownership:
+        """Store rows and position, all or nothing; return the ownership with the new position.
 
-        Raises FencedError when the partition has another owner by now; nothing is stored then.
+        Raises FencedError when the partition has another owner by now, and StateLostError when
+        what is stored is not what `ownership` says: nothing is stored then.
         """
         prefix = partition_prefix(self.topology, ownership.partition)
         keys = [prefix + "meta"]
-        args: list[Any] = [ownership.epoch, snapshot.next_offset, snapshot.stream_time_us]
+        before = "" if ownership.next_offset is None else ownership.next_offset
+        args: list[Any] = [ownership.epoch, before, snapshot.next_offset, snapshot.stream_time_us]
         for row in snapshot.rows:
             keys.append(f"{prefix}{row.shard}:{row.key}")
             args.append(row.payload)
             args.append(row.ttl_ms)
-        if not await self._write(keys=keys, args=args):
-            raise FencedError(
-                f"topology {self.topology!r}, partition {ownership.partition}: another worker has "
-                "taken it over; this one gives it up"
-            )
+        answer = await self._write(keys=keys, args=args)
+        if answer == 0:
+            raise self._fenced(ownership)
+        if answer < 0:
+            raise self._lost(ownership)
+        return replace(ownership, next_offset=snapshot.next_offset)
+
+    def header_command(self, partition: int) -> tuple[str, ...]:
+        """Return the command whose reply `check_header` takes, for a caller's own pipeline."""
+        meta = partition_prefix(self.topology, partition) + "meta"
+        return ("HMGET", meta, "epoch", "next_offset")
+
+    def check_header(self, ownership: Ownership, header: Sequence[bytes | None]) -> None:
+        """Check that rows read together with `header` are at least as new as `ownership` says.
+
+        Raises as `write` does.
+        """
+        epoch, next_offset = (None if value is None else int(value) for value in header)
+        if epoch is not None and epoch != ownership.epoch:
+            raise self._fenced(ownership)
+        if epoch is None or (next_offset or 0) < (ownership.next_offset or 0):
+            raise self._lost(ownership)
+
+    def _fenced(self, ownership: Ownership) -> FencedError:
+        return FencedError(
+            f"topology {self.topology!r}, partition {ownership.partition}: another worker has "
+            "taken it over; this one gives it up"
+        )
+
+    def _lost(self, ownership: Ownership) -> StateLostError:
+        return StateLostError(
+            f"topology {self.topology!r}, partition {ownership.partition}: Redis has lost rows "
+            f"that it had stored up to offset {ownership.next_offset}; folding on from what it has"
+        )
 
     async def latest_result(self, key: str) -> bytes | None:
         """Return the result of a key with the latest event time, whichever partition it is in."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stream_infer.core.errors import FencedError
+from stream_infer.core.errors import FencedError, StateLostError
 from stream_infer.core.state import PartitionState, Snapshot, new_state
 from stream_infer.core.topology import Topology
 from stream_infer.failpoints import failpoint
@@ -103,24 +103,35 @@ class Holdings:
 
         Raises PartitionsFenced, after all others are written, for those that others own by now.
         """
-        fenced: set[TP] = set()
+        fenced: dict[TP, FencedError] = {}
         for tp, owned in list(self._owned.items()):
             try:
                 await self._write(owned)
-            except FencedError:
-                fenced.add(tp)
-        if fenced:
-            for tp in fenced:
-                self._owned.pop(tp, None)
-            names = ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(fenced))
-            raise PartitionsFenced(frozenset(fenced), f"another worker has taken over {names}")
+            except FencedError as error:
+                fenced[tp] = error
+        self.forget(fenced)
+
+    def forget(self, fenced: Mapping[TP, FencedError]) -> None:
+        """Give up partitions that a read or a write has shown not to be ours as we know them.
+
+        Raises PartitionsFenced where there are any.
+        """
+        if not fenced:
+            return
+        for tp in fenced:
+            self._owned.pop(tp, None)
+        lost = all(isinstance(error, StateLostError) for error in fenced.values())
+        text = "; ".join(str(fenced[tp]) for tp in sorted(fenced))
+        raise PartitionsFenced(frozenset(fenced), text, reassigned=not lost)
 
     async def give_back(self, partitions: Sequence[TP]) -> None:
-        """Write what is left of partitions, and forget them."""
-        for tp in partitions:
-            owned = self._owned.get(tp)
-            if owned is None:
-                continue
+        """Forget partitions, and write what is left of them.
+
+        Raises the first error when all are done: their next owner folds what is not stored.
+        """
+        given = [owned for tp in partitions if (owned := self._owned.pop(tp, None)) is not None]
+        errors: list[Exception] = []
+        for owned in given:
             try:
                 await self._write(owned)
                 if owned.changed and owned.acknowledged >= owned.state.next_offset:
@@ -128,8 +139,11 @@ class Holdings:
                     await self._write(owned)
             except FencedError:
                 pass  # Whoever owns it now folds on from what is stored.
-            self._owned.pop(tp, None)
+            except Exception as error:
+                errors.append(error)
             failpoint("revoking")
+        if errors:
+            raise errors[0]
 
     def _snapshot(self, owned: Owned) -> None:
         owned.pending = owned.state.snapshot()
@@ -141,6 +155,8 @@ class Holdings:
         if pending is None or pending.next_offset > owned.acknowledged:
             return
         failpoint("state_unwritten")
-        await self._store.write(owned.ownership, pending)
+        owned.ownership = await self._store.write(owned.ownership, pending)
         failpoint("state_written")
         owned.pending = None
+        # Under load the next snapshot may be taken before the next batch asks for room.
+        owned.evict(self._settings.state_rows_max)

@@ -186,7 +186,7 @@ class Ownership:
         while batch:
             try:
                 outcome: Outcome = await self._persist(
-                    "processing a batch", self._processor.process, batch
+                    "processing a batch", self._process, batch, marks
                 )
             except FencedError as error:
                 lost = set(error.partitions if isinstance(error, PartitionsFenced) else batch)
@@ -200,6 +200,14 @@ class Ownership:
                 tickets.append((tp, marks[tp], marks[tp].take(position)))
             return _InFlight(delivery, tickets, taken_s)
         return None
+
+    async def _process(self, batch: Batch, marks: Mapping[TP, Watermark]) -> Outcome:
+        """Process what is ours since before it was taken.
+
+        A partition that was lost and taken over between two attempts is read from another offset.
+        """
+        ours = {tp: rows for tp, rows in batch.items() if self._watermarks.get(tp) is marks[tp]}
+        return await self._processor.process(ours)
 
     async def _settle(self) -> None:
         """Await acknowledgements in order; store and commit up to the watermarks."""
@@ -262,6 +270,9 @@ class Ownership:
 
     def _fence(self, partitions: set[TP], error: FencedError) -> None:
         """Drop the work of partitions that another worker took; take them again if still ours."""
+        partitions = partitions & set(self.partitions)
+        if not partitions:
+            return  # What is left of an earlier assignment is not ours to take again.
         self._counters.fenced += len(partitions)
         names = ", ".join(f"{topic}/{number}" for topic, number in sorted(partitions))
         log.warning("lost %s: %s", names, error)
@@ -280,6 +291,8 @@ class Ownership:
 
     async def _await_reassignment(self, error: FencedError) -> None:
         """Give the group a session's time to take the partitions away, if we are late."""
+        if isinstance(error, PartitionsFenced) and not error.reassigned:
+            return
         log.debug("waiting for a rebalance after %r", error)
         await wait_for_event(self._closing, self._settings.session_timeout_s)
 

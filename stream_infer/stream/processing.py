@@ -71,11 +71,17 @@ class RecordTooLarge(StreamInferError):  # noqa: N818
 
 
 class PartitionsFenced(FencedError):  # noqa: N818
-    """Only these partitions of the batch have another owner; the others are to be tried again."""
+    """Only these partitions of the batch have another owner; the others are to be tried again.
 
-    def __init__(self, partitions: frozenset[TP], message: str) -> None:
+    `reassigned` is False where no other owner is known: they may be taken again at once.
+    """
+
+    def __init__(
+        self, partitions: frozenset[TP], message: str, *, reassigned: bool = True
+    ) -> None:
         super().__init__(message)
         self.partitions = partitions
+        self.reassigned = reassigned
 
 
 class Processor(Protocol):

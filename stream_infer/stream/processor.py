@@ -13,14 +13,16 @@ from redis.asyncio import Redis
 
 from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Folded
+from stream_infer.core.errors import FencedError
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
 from stream_infer.core.results import encode, moment
+from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.failpoints import failpoint
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader, FeatureRequest
-from stream_infer.store.state import StateStore
+from stream_infer.store.state import Ownership, StateStore
 from stream_infer.stream.dead_letters import dead_letter
 from stream_infer.stream.holdings import Holdings, Owned
 from stream_infer.stream.processing import (
@@ -54,6 +56,7 @@ class Work:
     columns: BatchColumns | None = None
     lacking: dict[str, list[str]] = field(default_factory=dict)
     request: FeatureRequest | None = None
+    before: Ownership | None = None
 
 
 class TopologyProcessor:
@@ -169,6 +172,9 @@ class TopologyProcessor:
             for name, keys in work.lacking.items():
                 if keys:
                     pipeline.mget(self._store.row_keys(work.tp.partition, name, keys))
+            if any(work.lacking.values()):
+                work.before = work.owned.ownership
+                pipeline.execute_command(*self._store.header_command(work.tp.partition))
             if self._reader is not None:
                 scored = work.batch.take(engine.scored_mask(work.batch))
                 fields = self._reader.plan.fields
@@ -177,16 +183,29 @@ class TopologyProcessor:
                     pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute() if len(pipeline) else []
         start = 0
+        fenced: dict[TP, FencedError] = {}
         for work in works:
+            rows: list[tuple[Shard, list[str], list[bytes | None]]] = []
             for name, keys in work.lacking.items():
                 if keys:
-                    work.owned.state.shards[name].insert(keys, replies[start])
+                    rows.append((work.owned.state.shards[name], keys, replies[start]))
                     start += 1
+            if work.before is not None:
+                try:
+                    self._store.check_header(work.before, replies[start])
+                except FencedError as error:
+                    if self._holdings.get(work.tp) is work.owned:
+                        fenced[work.tp] = error
+                start += 1
+            if work.tp not in fenced:
+                for shard, keys, found in rows:
+                    shard.insert(keys, found)
             if self._reader is not None and work.request is not None:
                 stop = start + len(work.request.commands)
                 read = self._reader.absorb(work.request, replies[start:stop])
                 work.columns = BatchColumns(read.values, read.timestamps_us)
                 start = stop
+        self._holdings.forget(fenced)
 
     def _score(self, parts: Sequence[Vectors]) -> list[Scored]:
         """Run each model once over the vectors of all partitions."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from stream_infer.failpoints import POINTS
-from tests.faults import workers
+from tests.faults import servers, workers
 from tests.faults.harness import Bench, Run
 from tests.faults.verifier import Figures
 
@@ -28,6 +28,13 @@ SCENARIOS: dict[str, Scenario] = {
     },
     "scale": workers.scale,
     "sigterm": workers.sigterm,
+    "poison": servers.poison,
+    "redis-away": servers.redis_away,
+    "redis-resets": servers.redis_resets,
+    "redis-slow": servers.redis_slow,
+    "redis-set-back": servers.redis_set_back,
+    "broker-stopped": partial(servers.broker_stopped, killed=False),
+    "broker-killed": partial(servers.broker_stopped, killed=True),
 }
 SEEDED = {"kill"}
 """Scenarios that `--seeds` repeats; each other one runs once unless it is named."""

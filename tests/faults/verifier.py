@@ -223,8 +223,10 @@ class Verifier:
         figures.recovery_s = round(max(recoveries), 2)
         begin, end = faults[0].start_ms, faults[-1].start_ms + recoveries[-1] * 1e3
         end = max(end, faults[-1].end_ms)
-        figures.p99_before_ms = p99([ms for at, ms in took.values() if at < begin])
-        figures.p99_during_ms = p99([ms for at, ms in took.values() if begin <= at <= end])
+        # What was sent before a fault and answered during it belongs to the fault.
+        figures.p99_before_ms = p99([ms for at, ms in took.values() if at + ms < begin])
+        during = [ms for at, ms in took.values() if at <= end and at + ms >= begin]
+        figures.p99_during_ms = p99(during)
         figures.p99_after_ms = p99([ms for at, ms in took.values() if at > end])
 
 
