@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -13,11 +14,11 @@ PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 
 def reference() -> str:
     """Return the page: every setting with its variable, default, bounds and meaning."""
-    tree = ast.parse(inspect.getsource(settings.Settings))
-    body = tree.body[0].body  # type: ignore[attr-defined]
+    declaration = ast.parse(inspect.getsource(settings.Settings)).body[0]
+    assert isinstance(declaration, ast.ClassDef)
     rows = [
-        _row(field.target.id, " ".join(text.value.value.split()))
-        for field, text in zip(body, body[1:], strict=False)
+        _row(field.target.id, " ".join(str(text.value.value).split()))
+        for field, text in pairwise(declaration.body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(text, ast.Expr)
