@@ -238,3 +238,56 @@ async def test_pending_state_is_written_while_nothing_comes():
     ownership = own(echo, FakeGroup(), FakeProducer(), [A])
     await eventually(lambda: "idle" in echo.calls)
     await ownership.close()
+
+
+async def test_records_taken_before_a_partition_was_lost_are_not_processed_once_it_is_ours_again():
+    class LostMeanwhile(Echo):
+        state = "calm"
+
+        async def process(self, batch: Any) -> Any:
+            if self.state == "calm":
+                self.state = "retrying"
+                raise ConnectionError("the store is away")
+            return await super().process(batch)
+
+        async def idle(self) -> None:
+            if self.state == "retrying":
+                self.state = "fenced"
+                raise PartitionsFenced(frozenset({A}), "epoch 3 is newer than 2")
+
+    echo, group = LostMeanwhile("out"), FakeGroup()
+    ownership = own(
+        echo,
+        group,
+        FakeProducer(),
+        [A],
+        session_timeout_s=1.0,
+        heartbeat_interval_s=0.1,
+        retry_delay_min_s=2.0,
+        retry_delay_max_s=2.0,
+    )
+    await opened(ownership, A)
+    ownership.pickup.put(A, records(5, 3))
+    await eventually(lambda: echo.calls.count("assign") == 2)
+    await opened(ownership, A)
+    ownership.pickup.put(A, records(2, 6))
+    await eventually(lambda: group.known == {A: 8})
+    assert echo.processed == [(A, offset) for offset in range(2, 8)]
+    await ownership.close()
+
+
+async def test_what_is_left_of_an_earlier_assignment_is_not_taken_over_again():
+    class Leftover(Echo):
+        async def idle(self) -> None:
+            await super().idle()
+            raise PartitionsFenced(frozenset({B}), "epoch 3 is newer than 2")
+
+    echo = Leftover("out")
+    ownership = own(
+        echo, FakeGroup(), FakeProducer(), [A], session_timeout_s=1.0, heartbeat_interval_s=0.1
+    )
+    await opened(ownership, A)
+    await eventually(lambda: "idle" in echo.calls)
+    assert not any(name.startswith("open again") for name in ownership._tasks)
+    assert ownership.pickup.open_partitions == echo.owned == {A}
+    await ownership.close()
