@@ -54,7 +54,7 @@ class Evidence:
     made: Prepared
     replayed: Replayed
     table: Table
-    batch_only: NDArray[np.float64] | None
+    batch_only: dict[str, NDArray[np.float64]] | None
     partitions: int
 
 
@@ -264,7 +264,7 @@ def _errors(evidence: Evidence) -> dict[str, Any]:
         },
         "same_models_on_batch_features_alone": None
         if evidence.batch_only is None
-        else rmse(evidence.batch_only[places]),
+        else {name: rmse(scores[places]) for name, scores in evidence.batch_only.items()},
         "departure_delay_plus_mean_gain": rmse(departure + evidence.made.mean_gain_min),
         "schedule": rmse(np.zeros(len(actual))),
     }

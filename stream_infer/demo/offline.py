@@ -62,10 +62,13 @@ def replay_offline(
     )
 
 
-def batch_only_scores(made: Prepared, table: Table, report: Report) -> NDArray[np.float64]:
-    """Return what the same kinds of models say without streaming features; float64[n], by row.
+def batch_only_scores(
+    made: Prepared, table: Table, report: Report
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the same kinds of models say without streaming features: float64[n] each.
 
-    They are trained on the same months in the same way, once.
+    By model, and of all together under `ensemble`; they are trained on the same months in the same
+    way, once.
     """
     topology = made.topology
     streaming = {name for view in topology.views for name in view.feature_names}
@@ -79,8 +82,8 @@ def batch_only_scores(made: Prepared, table: Table, report: Report) -> NDArray[n
     kept = [place for place, name in enumerate(table.names) if name not in streaming]
     loaded = load_ensemble(models_dir, ensemble, [table.names[place] for place in kept])
     scores = loaded.models.run(np.ascontiguousarray(table.values[:, kept]))
-    combined: NDArray[np.float64] = loaded.combiner.combine(scores.scores)
-    return combined
+    each = {name: scores.scores[:, i] for i, name in enumerate(loaded.combiner.models)}
+    return {"ensemble": loaded.combiner.combine(scores.scores), **each}
 
 
 def delays(log: Any) -> dict[str, tuple[float, float]]:
