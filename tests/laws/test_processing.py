@@ -245,3 +245,45 @@ async def test_rows_are_written_while_work_goes_on_at_a_position_that_is_acknowl
     assert await redis.hget(f"si:{{{topology.name}:0}}:meta", "next_offset") is None
     await worker.processor.acknowledged({worker.tp: 40})
     assert await redis.hget(f"si:{{{topology.name}:0}}:meta", "next_offset") == b"40"
+
+
+async def test_a_partition_is_given_back_even_where_its_rest_cannot_be_stored(
+    redis: Redis, topology: Topology
+) -> None:
+    records = as_records(topology.stream.name, 0, LogMaker(Random(7)).values(100))
+    leaving, heir = Worker(shop_runtime(topology), redis), Worker(shop_runtime(topology), redis)
+    await leaving.start()
+    await leaving.consume(records, acknowledge=False)
+    broken = StateStore(Redis.from_url("redis://127.0.0.1:1"), topology.name, "", 4)
+    whole, leaving.processor._holdings._store = leaving.store, broken
+    with pytest.raises(RedisError):
+        await leaving.processor.acknowledged({leaving.tp: 100})
+    with pytest.raises(RedisError):
+        await leaving.processor.revoke([leaving.tp])
+    leaving.processor._holdings._store = whole
+    assert await heir.start(100) == 0
+    await leaving.processor.idle()
+    await heir.consume(records)
+    assert await redis.hget(f"si:{{{topology.name}:0}}:meta", "next_offset") == b"100"
+
+
+async def test_rows_leave_memory_while_each_batch_is_stored_during_the_next(
+    redis: Redis, topology: Topology
+) -> None:
+    """Without a moment at which nothing waits to be stored and a batch begins."""
+    records = as_records(topology.stream.name, 0, LogMaker(Random(8)).values(2_000))
+    worker = Worker(shop_runtime(topology), redis, rows_max=5)
+    await worker.start()
+    holdings, held = worker.processor._holdings, []
+    read = worker.processor._read
+
+    async def slow_read(works: Any) -> None:
+        await read(works)
+        await worker.processor.acknowledged({worker.tp: works[0].records[0].offset})
+
+    worker.processor._read = slow_read  # type: ignore[method-assign]
+    for start in range(0, 2_000, 50):
+        await worker.consume(records[start : start + 50], acknowledge=False)
+        await asyncio.sleep(0.002)
+        held.append(len(holdings[worker.tp].state.shards["@ids"]))
+    assert max(held) <= 200
