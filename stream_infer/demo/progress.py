@@ -37,7 +37,7 @@ def progress() -> Iterator[Report]:
             if stage != current:
                 # Anew, so that the time shown is this stage's.
                 current = stage
-                bars.reset(task, description=stage, completed=part)
+                bars.reset(task, description=stage)
             bars.update(task, completed=part)
 
         yield bar
