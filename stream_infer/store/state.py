@@ -52,6 +52,14 @@ class StateStore:
         script = files("stream_infer.store").joinpath("state.lua").read_text()
         self._write = redis.register_script(script)
 
+    async def check(self) -> None:
+        """Raise StateError when stored rows do not fit, of any partition (see `acquire`)."""
+        for partition in range(self._partitions):
+            meta = partition_prefix(self.topology, partition) + "meta"
+            self._check(
+                partition, await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(meta))
+            )
+
     async def acquire(self, partition: int) -> Ownership:
         """Take a partition: all earlier owners are fenced from now on.
 

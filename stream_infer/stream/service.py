@@ -87,10 +87,11 @@ def faust_app(
     redis = connect_redis(settings)
     source, written = topic_specs(topology, settings)
 
-    def make_processor(partitions: Mapping[str, int]) -> TopologyProcessor:
+    async def make_processor(partitions: Mapping[str, int]) -> TopologyProcessor:
         loaded = runtime or build_runtime(topology, settings)
         count = partitions[topology.stream.name]
         store = StateStore(redis, topology.name, loaded.engine.schema, count)
+        await store.check()
         return TopologyProcessor(loaded, redis, store, settings, ends or TopologyCounters())
 
     return build_app(

@@ -216,6 +216,9 @@ async def test_state_made_with_other_partitions_or_features_is_refused(
         await StateStore(redis, topology.name, "schema", 8).acquire(0)
     with pytest.raises(StateError, match="other feature declarations"):
         await StateStore(redis, topology.name, "changed", 4).acquire(0)
+    with pytest.raises(StateError, match="4 partitions, the topic has 8"):
+        await StateStore(redis, topology.name, "schema", 8).check()
+    await StateStore(redis, topology.name, "schema", 4).check()
 
 
 async def test_a_failed_read_leaves_no_trace(redis: Redis, topology: Topology) -> None:
