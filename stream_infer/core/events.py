@@ -33,11 +33,12 @@ class Event(msgspec.Struct, gc=False, tag_field="type", **_FROZEN):
 
 @dataclass(frozen=True, slots=True)
 class FieldInfo:
-    """One field of one event type: its kind, and whether it may be null."""
+    """One field of one event type: its kind, whether it may be null, whether it is an integer."""
 
     name: str
     kind: FieldKind
     optional: bool
+    whole: bool
 
 
 def fields_of(event_type: type[Event]) -> dict[str, FieldInfo]:
@@ -56,7 +57,7 @@ def _field_info(name: str, annotation: Any) -> FieldInfo:
         annotation = members[0] if len(members) == 1 else object
     if hasattr(annotation, "__metadata__"):
         annotation = annotation.__origin__
-    return FieldInfo(name, _KINDS.get(annotation, "other"), optional)
+    return FieldInfo(name, _KINDS.get(annotation, "other"), optional, annotation is int)
 
 
 def tag_of(event_type: type[Event]) -> str:

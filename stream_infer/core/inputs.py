@@ -41,7 +41,8 @@ class BatchLayout:
 
     `feature_names` are vector names (`view__feature`); `views` the views' names in the service;
     `view_of_feature` int64[F] and `ttl_us` int64[V] (0: never stale) say when a value is stale;
-    `join_fields` are, per view, the event fields that its entity is read from.
+    `join_fields` are, per view, the event fields that its entity is read from, and `join_types`,
+    where known, what these must be: "text" or "whole".
     """
 
     feature_names: tuple[str, ...]
@@ -49,3 +50,4 @@ class BatchLayout:
     view_of_feature: npt.NDArray[np.int64]
     ttl_us: npt.NDArray[np.int64]
     join_fields: tuple[tuple[str, ...], ...]
+    join_types: tuple[tuple[str, ...], ...] = ()

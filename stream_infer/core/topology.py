@@ -112,7 +112,7 @@ class Topology:
         return tuple(names)
 
     def check_layout(self, layout: BatchLayout) -> None:
-        """Raise DeclarationError when a feature service is joined by a field that is not there."""
+        """Raise DeclarationError for a join by a field that is not there, or of another type."""
         known = fields_of(self.on)
         for view, names in zip(layout.views, layout.join_fields, strict=True):
             for name in names:
@@ -123,6 +123,18 @@ class Topology:
                         f"{self.on.__name__}",
                         name=name,
                         choices=known,
+                    )
+        for view, names, types in zip(
+            layout.views, layout.join_fields, layout.join_types, strict=bool(layout.join_types)
+        ):
+            for name, wanted in zip(names, types, strict=True):
+                info = known[name]
+                kind = "whole" if info.whole else info.kind
+                if kind not in (wanted, "other"):  # of other types, each event's value decides
+                    raise DeclarationError(
+                        self._culprit,
+                        f"batch view {view!r} is joined by a {wanted} key, but "
+                        f"{self.on.__name__}.{name} is {kind}",
                     )
 
     @property

@@ -96,6 +96,10 @@ class ReadPlan(msgspec.Struct, frozen=True):
             view_of_feature=self.view_of,
             ttl_us=self.ttl_us,
             join_fields=tuple(tuple(key.field for key in view.join_keys) for view in self.views),
+            join_types=tuple(
+                tuple("text" if key.dtype == "STRING" else "whole" for key in view.join_keys)
+                for view in self.views
+            ),
         )
 
     def without(self, excluded: Collection[str]) -> "ReadPlan":

@@ -126,3 +126,11 @@ def test_a_feature_service_joined_by_an_unknown_field_is_refused() -> None:
     layout = BatchLayout(("user__age",), ("user",), np.array([0]), np.array([0]), (("usr",),))
     with pytest.raises(DeclarationError, match="did you mean 'user'"):
         Engine(topology(inputs=[BY_USER, feast_service("s")]), layout)
+
+
+@pytest.mark.parametrize("field", ["dwell_s", "user", "at"])
+def test_a_feature_service_joined_by_a_field_of_another_type_is_refused(field: str) -> None:
+    one = np.array([0])
+    layout = BatchLayout(("user__age",), ("user",), one, one, ((field,),), (("whole",),))
+    with pytest.raises(DeclarationError, match=rf"'user' is joined by a whole key.*Click\.{field}"):
+        Engine(topology(inputs=[BY_USER, feast_service("s")]), layout)
