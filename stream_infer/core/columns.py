@@ -161,12 +161,6 @@ def decode(
     return _checked(stream, events, np.array(positions, np.int32), offsets, ingested_us, rejects)
 
 
-def batch_of(stream: Stream, events: list[Event]) -> Batch:
-    """Make a batch of events that did not come from a log (HTTP), offsets counting from 0."""
-    n = len(events)
-    return _checked(stream, events, np.arange(n, dtype=np.int32), np.arange(n), None, [])
-
-
 def _unreadable(position: int, value: bytes | None, limit: int) -> Reject:
     if value is None:
         return Reject(position, "decode", "null body: an event is a JSON object")
