@@ -67,7 +67,7 @@ def _windowed(
     over_us = microseconds(over, culprit)
     if not WINDOW_MIN_US <= over_us <= WINDOW_MAX_US:
         raise DeclarationError(culprit, f"over={over!r} is outside 1m … 30d")
-    tile_us = microseconds(tile, culprit) if tile else None
+    tile_us = None if tile is None else microseconds(tile, culprit)
     if tile_us is not None and (over_us % tile_us or over_us // tile_us > 1440):
         raise DeclarationError(
             culprit, f"tile={tile!r} must divide over={over!r} into at most 1440 parts"
@@ -79,7 +79,7 @@ def _windowed(
         of=of if of is None or isinstance(of, tuple) else (of,),
         include_self=include_self,
         tile_us=tile_us,
-        half_life_us=microseconds(half_life, culprit) if half_life else 0,
+        half_life_us=0 if half_life is None else microseconds(half_life, culprit),
         precision=precision,
     )
 

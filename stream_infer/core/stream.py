@@ -1,5 +1,7 @@
 """A stream of typed events, and the feature views declared over it."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +16,15 @@ from stream_infer.core.features import Feature
 from stream_infer.core.windows import ViewPlan, plan_view
 
 MAX_BYTES_DEFAULT = 65_536
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def check_topic(culprit: str, name: str) -> None:
+    """Raise DeclarationError for a name that Kafka gives to no topic."""
+    if not _TOPIC.fullmatch(name) or name in (".", ".."):
+        raise DeclarationError(
+            culprit, f"{name!r} is no name of a topic: up to 249 ASCII letters, digits, . _ and -"
+        )
 
 
 class Stream:
@@ -62,6 +73,7 @@ class Stream:
 
     def _check(self) -> None:
         culprit = f"stream {self.name!r}"
+        check_topic(culprit, self.name)
         self._require(culprit, self.key, ("text", "number"), "a partition key is text or a number")
         self._require(culprit, self.time, ("time",), "an event time is a datetime")
         if self.event_id is not None:
@@ -75,8 +87,8 @@ class Stream:
                     name=name,
                     choices=self.numeric_fields,
                 )
-            if not step > 0:
-                raise DeclarationError(culprit, f"resolution of {name!r} must be above 0")
+            if not 0 < step < math.inf:
+                raise DeclarationError(culprit, f"resolution of {name!r} must be above 0, finite")
         if self.max_bytes <= 0:
             raise DeclarationError(culprit, "max_bytes must be above 0")
 

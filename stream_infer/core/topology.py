@@ -9,7 +9,7 @@ from stream_infer.core.durations import microseconds
 from stream_infer.core.errors import DeclarationError
 from stream_infer.core.events import Event, fields_of
 from stream_infer.core.inputs import BatchLayout, FeastInput, FieldsInput
-from stream_infer.core.stream import Stream, View
+from stream_infer.core.stream import Stream, View, check_topic
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,8 @@ class Topology:
             raise DeclarationError(self._culprit, "one feature service at most; combine them")
         if len({view.name for view in self.views}) < len(self.views):
             raise DeclarationError(self._culprit, "two views have the same name")
+        for topic in (self.output, self.dead_letters, self.outcomes):
+            check_topic(self._culprit, topic)
         if {self.output, self.dead_letters, self.outcomes} & {self.stream.name}:
             raise DeclarationError(self._culprit, "would write into the topic that it reads")
         if self.label is not None:
