@@ -76,9 +76,7 @@ class PartitionsFenced(FencedError):  # noqa: N818
     `reassigned` is False where no other owner is known: they may be taken again at once.
     """
 
-    def __init__(
-        self, partitions: frozenset[TP], message: str, *, reassigned: bool = True
-    ) -> None:
+    def __init__(self, partitions: frozenset[TP], message: str, *, reassigned: bool = True) -> None:
         super().__init__(message)
         self.partitions = partitions
         self.reassigned = reassigned
