@@ -51,6 +51,7 @@ def play(bench: Bench, name: str, seed: int) -> Figures:
         figures.failures.append(f"{type(error).__name__}: {error}")
     finally:
         run.close()
+        bench.restore()
     figures.notes["took_s"] = round(time.monotonic() - start_s, 1)
     return figures
 
@@ -77,6 +78,7 @@ def main() -> int:
                 for seed in seeds if many or options.seed is not None else [0]:
                     figures = play(bench, name, seed)
                     show(figures, as_json=options.json)
+                    bench.forget()
                     failed += not figures.passed
     return 1 if failed else 0
 

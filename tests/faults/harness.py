@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
+from redis import Redis as RedisClient
+
 from stream_infer.processes import Guarded, free_port, wait_until
 from tests.faults.events import Rates
 from tests.faults.models import save_models
@@ -59,13 +61,27 @@ class Bench:
         with ExitStack() as stack:
             kafka = Kafka(directory / "kafka")
             stack.callback(kafka.stop)
-            redis = Redis(directory / "redis")
+            # A file that is never rewritten can be set back to what it was.
+            redis = Redis(directory / "redis", options={"auto-aof-rewrite-percentage": "0"})
             stack.callback(redis.stop)
             yield cls(kafka.start(), redis.start(), directory)
 
+    def restore(self) -> None:
+        """Start what a scenario left stopped."""
+        if self.kafka.owned:
+            self.kafka.start()
+        if self.redis.owned:
+            self.redis.start()
+
+    def forget(self) -> None:
+        """Remove all rows, so that many scenarios need no more memory than one."""
+        with RedisClient.from_url(self.redis.url) as redis:
+            redis.flushall()
+            redis.bgrewriteaof()
+
 
 class Worker:
-    """One worker process; `name` is that of its log."""
+    """One worker process and its log."""
 
     def __init__(self, process: Guarded, log: Path, metrics_port: int) -> None:
         self.process = process
@@ -264,8 +280,10 @@ class Run:
             self.figures.failures.append(f"the reference worker ended with {code}")
         verifier = Verifier(self.broker, self.bench.redis.url, self.source, self.name, calm)
         figures = verifier.judge(self.figures, self.faults)
-        if figures.sent != figures.notes["acknowledged"]:
-            figures.failures.append(f"{figures.notes['acknowledged']} records were acknowledged")
+        # More than was acknowledged: records whose acknowledgement a producer lost are in the log
+        # too, perhaps twice; what is in the log counts.
+        if figures.sent < figures.notes["acknowledged"]:
+            figures.failures.append("the log lacks acknowledged records")
         return figures
 
 

@@ -1,16 +1,21 @@
 """The short part of the battery; `make faults` runs all of it."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
+from redis import Redis as RedisClient
 
 from stream_infer.core.errors import SettingsError
 from stream_infer.failpoints import parse
 from tests.faults.__main__ import play
-from tests.faults.harness import ROOT, Bench
+from tests.faults.harness import ROOT, Bench, Run
+from tests.faults.reading import read_topic
+from tests.faults.verifier import Figures, Verifier
 from tests.servers.kafka import Kafka
 from tests.servers.redis import Redis
 
@@ -23,6 +28,42 @@ def test_nothing_is_lost_and_nothing_counts_twice(
 ) -> None:
     figures = play(Bench(kafka_server, redis_server, tmp_path), scenario, seed=0)
     assert figures.passed, figures.line()
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_the_verifier_notices_what_is_lost_invented_or_changed(
+    kafka_server: Kafka, redis_server: Redis, tmp_path: Path
+) -> None:
+    bench = Bench(kafka_server, redis_server, tmp_path)
+    run = Run(bench, "noticed", seed=1)
+    try:
+        run.generate(400, 4_000)
+        clean = run.finish(run.worker())
+    finally:
+        run.close()
+    assert clean.passed, clean.line()
+    topic = f"{run.name}.predictions"
+    said = json.loads(read_topic(run.broker, topic)[0].value())
+    name = said["prediction_id"]
+    producer = Producer({"bootstrap.servers": run.broker, "log_level": 0})
+    for change in (
+        {},
+        {"predicted_at": "2024-01-01T00:00:00Z"},
+        {"score": 1e9},
+        {"prediction_id": "other"},
+    ):
+        producer.produce(topic, json.dumps(said | change).encode())
+    producer.flush()
+    with RedisClient.from_url(redis_server.url) as redis:
+        redis.delete(*list(redis.scan_iter(f"si:{{{run.name}:*@ids*"))[:3])
+    verifier = Verifier(run.broker, redis_server.url, run.source, run.name, calm=f"{run.name}_calm")
+    figures = verifier.judge(Figures("noticed", 1))
+    assert (figures.missing, figures.extra, figures.conflicting) == (0, 1, 1)
+    assert (figures.repeats, figures.state_differences) == (3, 3)
+    verifier.drop("predictions", lambda message: f'"{name}"' in message.value().decode())
+    figures = verifier.judge(Figures("noticed", 1))
+    assert (figures.missing, figures.extra, figures.conflicting) == (1, 1, 0)
 
 
 def test_a_failpoint_acts_at_its_visit_and_only_there() -> None:

@@ -127,8 +127,9 @@ def sigterm(run: Run) -> Figures:
     worker = run.worker(group_instance=run.name)
     run.until_reading(worker)
     run.generate(8_000, RATE)
-    for at in sorted(run.random.sample(range(1_000, 6_000), 2)):
-        run.until_sent(at)
+    for _ in range(2):
+        run.until_reading(worker)
+        run.until_sent(run.sent() + run.random.randrange(200, 1_500))
         with run.fault():
             if (code := worker.stop()) != 0:
                 run.figures.failures.append(f"it ended with {code}: {worker.log}")
