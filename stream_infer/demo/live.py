@@ -29,7 +29,13 @@ DRAIN_MAX_S = 15.0
 DRAIN_CHECK_S = 0.1
 EMBEDDED_FETCH_WAIT_MS = 5
 """The embedded broker answers a fetch only when its wait is over, whatever comes meanwhile."""
+EMBEDDED_LINGER_MS = 10
+"""It also answers a fetch by what one produce request brought, so many small ones are slow to read.
+"""
 FETCH_WAIT_MS = 500
+PRODUCED_BYTES_MAX = 1 << 18
+UNHURRIED = Pace(speed=7_200.0, rate=150.0)
+"""Up to this pace the embedded broker takes events one by one, at the least latency."""
 
 clock = time.perf_counter
 
@@ -49,6 +55,13 @@ class Run:
     stay: bool
     log_from: datetime
     log_to: datetime = LIVE_TO
+
+    @property
+    def linger_ms(self) -> int:
+        """How long the producer may wait for more events to send together."""
+        pace, slow = self.pace, UNHURRIED
+        hurried = (pace.rate or 0.0) > (slow.rate or 0.0) or (pace.speed or 0.0) > (slow.speed or 0)
+        return EMBEDDED_LINGER_MS if self.embedded and hurried else 0
 
     @property
     def fetch_wait_ms(self) -> int:
@@ -80,10 +93,13 @@ def events_of(log: Any, start: datetime, end: datetime) -> Iterator[tuple[int, t
     return zip(times, log.events_between(start, end), strict=True)
 
 
-async def connected_producer(settings: Settings) -> Any:
+async def connected_producer(settings: Settings, linger_ms: int = 0) -> Any:
     """Return a started producer that repeats nothing and keeps the order of each partition."""
     producer: Any = AIOKafkaProducer(
-        bootstrap_servers=settings.broker, enable_idempotence=True, linger_ms=0
+        bootstrap_servers=settings.broker,
+        enable_idempotence=True,
+        linger_ms=linger_ms,
+        max_batch_size=PRODUCED_BYTES_MAX,
     )
     await producer.start()
     return producer
@@ -111,7 +127,7 @@ async def run_live(run: Run, view: View, show: Callable[[], None]) -> Ended:
         await position.start()
         stack.push_async_callback(reader.stop)
         await reader.start()
-        producer = await connected_producer(settings)
+        producer = await connected_producer(settings, run.linger_ms)
         stack.push_async_callback(producer.stop)
         existing = await position.ends()
         player = Player(producer, topology.stream.name, run.partitions, board, clock, existing)
