@@ -5,6 +5,9 @@
 -- Answers 1 when stored; 0 when another owner has taken the partition since; -1 when the stored
 -- position is another one: writes were lost, and rows that are clean in memory are older here.
 local stored = redis.call('HMGET', KEYS[1], 'epoch', 'next_offset')
+if not stored[1] then
+  return -1
+end
 if stored[1] ~= ARGV[1] then
   return 0
 end

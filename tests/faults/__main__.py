@@ -33,6 +33,7 @@ SCENARIOS: dict[str, Scenario] = {
     "redis-resets": servers.redis_resets,
     "redis-slow": servers.redis_slow,
     "redis-set-back": servers.redis_set_back,
+    "redis-emptied": servers.redis_emptied,
     "broker-stopped": partial(servers.broker_stopped, killed=False),
     "broker-killed": partial(servers.broker_stopped, killed=True),
 }
@@ -64,6 +65,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, metavar="S", help="this seed only")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs and data here")
+    parser.add_argument(
+        "--away-s", type=float, default=Bench.away_s, metavar="S", help="how long servers stay away"
+    )
     options = parser.parse_args()
     for name in options.only or ():
         if name not in SCENARIOS:
@@ -72,6 +76,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         with Bench.started(folder) as bench:
+            bench.away_s = options.away_s
             for name in options.only or SCENARIOS:
                 many = options.only or name in SEEDED
                 seeds = [options.seed] if options.seed is not None else range(options.seeds)

@@ -48,6 +48,9 @@ class ScenarioError(Exception):
 class Bench:
     """The servers that scenarios share; those that a scenario stops, it starts again."""
 
+    away_s = 10.0
+    """How long a server stays away."""
+
     def __init__(self, kafka: Kafka, redis: Redis, directory: Path) -> None:
         self.kafka = kafka
         self.redis = redis

@@ -1,6 +1,5 @@
 """Faults of servers: Redis and Kafka stopped, killed, slow, cut off, set back in time."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -13,12 +12,11 @@ from tests.faults.reading import stored_offsets
 from tests.faults.verifier import Figures
 
 RATE = 800.0
-AWAY_S = float(os.environ.get("STREAM_INFER_TEST_AWAY_S", "10"))
-"""How long a server stays away."""
 
 
-def stay_away(run: Run, seconds: float) -> None:
+def stay_away(run: Run) -> None:
     """Let time pass, which is what this fault is; the generator must go on meanwhile."""
+    seconds = run.bench.away_s
     end_s = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= end_s, timeout_s=seconds + 1, interval_s=0.05)
     run.figures.notes["away_s"] = seconds
@@ -28,11 +26,11 @@ def redis_away(run: Run) -> Figures:
     """Redis is stopped for a while, and started with what it had."""
     worker = run.worker()
     run.until_reading(worker)
-    run.generate(int(RATE * (AWAY_S + 6)), RATE)
+    run.generate(int(RATE * (run.bench.away_s + 6)), RATE)
     run.until_sent(2_000)
     with run.fault():
         run.bench.redis.stop()
-        stay_away(run, AWAY_S)
+        stay_away(run)
         run.bench.redis.start()
     return run.finish(worker)
 
@@ -91,15 +89,26 @@ def redis_set_back(run: Run) -> Figures:
     return run.finish(worker)
 
 
+def redis_emptied(run: Run) -> Figures:
+    """All of Redis is lost while a worker goes on: the log is folded again from its beginning."""
+    worker = run.worker(state_rows_max=20)
+    run.until_reading(worker)
+    run.generate(8_000, RATE)
+    run.until_sent(3_000)
+    with run.fault():
+        run.bench.forget()
+    return run.finish(worker)
+
+
 def broker_stopped(run: Run, *, killed: bool) -> Figures:
     """Kafka goes away, cleanly or as in a crash, and comes back."""
     worker = run.worker()
     run.until_reading(worker)
-    run.generate(int(RATE * (AWAY_S + 8)), RATE)
+    run.generate(int(RATE * (run.bench.away_s + 8)), RATE)
     run.until_sent(2_000)
     with run.fault():
         run.bench.kafka.kill() if killed else run.bench.kafka.stop()
-        stay_away(run, AWAY_S / 2)
+        stay_away(run)
         run.bench.kafka.start()
     return run.finish(worker)
 

@@ -44,6 +44,15 @@ async def test_rows_are_only_stored_onto_what_was_stored_before(redis: Redis, un
     assert await redis.hget(meta, "next_offset") == b"10"
 
 
+async def test_nothing_is_stored_where_the_header_is_gone(redis: Redis, unique: str) -> None:
+    store = StateStore(redis, unique, "schema", 1)
+    owned = await store.write(await store.acquire(0), snapshot(10))
+    await redis.delete(f"si:{{{unique}:0}}:meta")
+    with pytest.raises(StateLostError):
+        await store.write(owned, snapshot(20))
+    assert not await redis.exists(f"si:{{{unique}:0}}:meta")
+
+
 async def test_a_write_whose_answer_was_lost_may_be_repeated(redis: Redis, unique: str) -> None:
     store = StateStore(redis, unique, "schema", 1)
     owned = await store.acquire(0)
