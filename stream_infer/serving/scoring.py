@@ -11,6 +11,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from stream_infer.core.columns import Batch, Reject
+from stream_infer.core.errors import StateError
 from stream_infer.core.events import tag_of
 from stream_infer.core.predictions import Scored, make_predictions
 from stream_infer.core.results import Prediction, moment
@@ -64,6 +65,8 @@ class Scorer:
     ) -> None:
         self.runtime = runtime
         self.partitions = partitions
+        self.stored_schema: str | None = None
+        """What made the stored rows, as last heard; None before there are any."""
         self._redis = redis
         self._reader = reader
         self._metrics = metrics if metrics is not None else HttpMetrics()
@@ -120,6 +123,8 @@ class Scorer:
     async def read(self, batch: Batch, *, with_times: bool = False) -> Read:
         """Fetch the rows of all views and the batch features in one round trip."""
         topology = self.runtime.topology
+        if self.stored_schema not in (None, self.runtime.engine.schema):
+            raise StateError(f"rows of {topology.name!r} were made by other feature declarations")
         partitions = self._partitions_of(batch)
         wanted: dict[int, dict[tuple[str, str], None]] = {}
         for view in topology.views:

@@ -134,10 +134,12 @@ class Services:
             await self.redis.aclose()
 
     async def refresh_partitions(self) -> None:
-        """Take over the numbers of partitions that the stored state was made with."""
+        """Take over the partition counts and schemas that the stored state was made with."""
         for name, one in self.served.items():
             key = partition_prefix(name, 0) + "meta"
-            stored = await cast(Awaitable[bytes | None], self.redis.hget(key, "partitions"))
+            asked = self.redis.hmget(key, ["partitions", "schema"])
+            stored, schema = await cast(Awaitable[list[bytes | None]], asked)
+            one.scorer.stored_schema = None if schema is None else schema.decode()
             if stored is not None and int(stored) != one.scorer.partitions:
                 one.scorer.partitions = int(stored)
                 one.store = StateStore(self.redis, name, "", int(stored))

@@ -34,3 +34,17 @@ def dead_letter(
     kept = tuple((name, value) for name, value in record.headers if name not in ours)
     added = tuple((name, text.encode("utf-8", "replace")) for name, text in ours.items())
     return OutgoingRecord(topic=topic, key=record.key, value=record.value, headers=kept + added)
+
+
+def unpublished(
+    result: OutgoingRecord, prediction_id: str, *, topology: str, reason: str
+) -> OutgoingRecord:
+    """Return the dead letter of an event whose result could not be published; it has no body.
+
+    Topic, partition and offset, taken from the prediction's id, say where the event itself is.
+    """
+    source = prediction_id.removeprefix(f"{topology}:").rsplit(":", 2)
+    values = (reason[:REASON_CHARACTERS_MAX], "publish", *source, topology)
+    names = (REASON, STAGE, TOPIC, PARTITION, OFFSET, TOPOLOGY)
+    headers = tuple((name, text.encode()) for name, text in zip(names, values, strict=True))
+    return OutgoingRecord(f"{topology}.dead_letters", result.key, None, headers=headers)

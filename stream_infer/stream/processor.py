@@ -9,13 +9,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from msgspec.json import decode
 from redis.asyncio import Redis
 
 from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Folded
 from stream_infer.core.errors import FencedError
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
-from stream_infer.core.results import encode, moment
+from stream_infer.core.results import Prediction, encode, moment
 from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.failpoints import failpoint
@@ -23,7 +24,7 @@ from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader, FeatureRequest
 from stream_infer.store.state import Ownership, StateStore
-from stream_infer.stream.dead_letters import dead_letter
+from stream_infer.stream.dead_letters import dead_letter, unpublished
 from stream_infer.stream.holdings import Holdings, Owned
 from stream_infer.stream.processing import (
     TP,
@@ -143,15 +144,18 @@ class TopologyProcessor:
         await self._holdings.give_back(partitions)
 
     def refused(self, record: OutgoingRecord, error: RecordTooLarge) -> Sequence[OutgoingRecord]:
-        """Replace a result that its topic does not accept by a dead letter without a body."""
-        headers = (
-            ("si-reason", str(error).encode()),
-            ("si-stage", b"publish"),
-            ("si-topology", self._runtime.topology.name.encode()),
-        )
-        return [
-            OutgoingRecord(self._runtime.topology.dead_letters, record.key, None, headers=headers)
-        ]
+        """Replace a result that its topic does not accept by a dead letter without a body.
+
+        Its headers say where the event is in the log. The event ends as a dead letter then, and not
+        as a prediction.
+        """
+        topology = self._runtime.topology
+        if record.topic != topology.output or record.value is None:
+            return []
+        self.counters.ends.predictions -= 1
+        self.counters.ends.dead_letters += 1
+        prediction_id = decode(record.value, type=Prediction).prediction_id
+        return [unpublished(record, prediction_id, topology=topology.name, reason=str(error))]
 
     def _decoded(self, tp: TP, records: Sequence[ConsumerRecord]) -> Work:
         n = len(records)

@@ -15,7 +15,7 @@ from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
-from stream_infer.stream.processing import TP, OutgoingRecord
+from stream_infer.stream.processing import TP, OutgoingRecord, RecordTooLarge
 from stream_infer.stream.processor import TopologyProcessor
 from stream_infer.stream.runtime import Runtime
 from tests.laws.shop import LogMaker, Record, as_records, shop_runtime, shop_topology
@@ -219,6 +219,25 @@ async def test_state_made_with_other_partitions_or_features_is_refused(
     with pytest.raises(StateError, match="4 partitions, the topic has 8"):
         await StateStore(redis, topology.name, "schema", 8).check()
     await StateStore(redis, topology.name, "schema", 4).check()
+
+
+async def test_a_result_too_large_to_publish_ends_as_a_dead_letter_that_names_its_event(
+    redis: Redis, topology: Topology
+) -> None:
+    worker = Worker(shop_runtime(topology), redis)
+    await worker.start()
+    await worker.consume(as_records(topology.stream.name, 0, LogMaker(Random(8)).values(50)))
+    result = next(record for record in worker.sent if record.topic == topology.output)
+    before = worker.counters.ends.predictions
+    (letter,) = worker.processor.refused(result, RecordTooLarge(result, 10, 5))
+    assert letter.topic == topology.dead_letters
+    headers = {name: value.decode() for name, value in letter.headers}
+    assert headers["si-topic"] == topology.stream.name
+    assert headers["si-partition"] == "0"
+    assert headers["si-offset"] == worker.of(topology.output)[0]["prediction_id"].split(":")[-1]
+    assert "10 bytes" in headers["si-reason"]
+    assert worker.counters.ends.predictions == before - 1
+    assert worker.counters.ends.conserved
 
 
 async def test_a_failed_read_leaves_no_trace(redis: Redis, topology: Topology) -> None:

@@ -237,6 +237,18 @@ async def test_rows_of_another_declaration_are_refused(redis_url: str, unique: s
     assert "another declaration" in answer.json()["error"]["what"]
 
 
+async def test_rows_of_the_same_size_but_another_declaration_are_refused(
+    redis_url: str, unique: str
+) -> None:
+    services, _, _ = shop_services(unique, redis_url)
+    async with client_of(services) as client:
+        await services.redis.hset(f"si:{{{unique}:0}}:meta", "schema", "another")
+        await services.refresh_partitions()
+        answer = await client.post(PATH.format(unique), json=event())
+    assert answer.status_code == 503
+    assert "another declaration" in answer.json()["error"]["what"]
+
+
 async def test_an_internal_error_shows_no_trace(
     redis_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
