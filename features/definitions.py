@@ -54,7 +54,7 @@ route = FeatureView(
     schema=[
         Field(name="gain_mean", dtype=Float64),
         Field(name="gain_std", dtype=Float64),
-        Field(name="flights", dtype=Int64),
+        Field(name="flights_per_day", dtype=Float64),
         Field(name="air_time_mean", dtype=Float64),
     ],
     source=source("route"),
@@ -70,7 +70,7 @@ airport = FeatureView(
         Field(name="longitude", dtype=Float64),
         Field(name="altitude_ft", dtype=Int32),
         Field(name="arrivals_gain_mean", dtype=Float64),
-        Field(name="arrivals", dtype=Int64),
+        Field(name="arrivals_per_day", dtype=Float64),
     ],
     source=source("airport"),
     description="Where an airport is, and the arrivals there so far",
@@ -83,7 +83,7 @@ carrier = FeatureView(
     schema=[
         Field(name="gain_mean", dtype=Float64),
         Field(name="delay_mean", dtype=Float64),
-        Field(name="flights", dtype=Int64),
+        Field(name="flights_per_day", dtype=Float64),
     ],
     source=source("carrier"),
     description="Arrivals of an airline so far: minutes gained, and delay at departure",

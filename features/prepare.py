@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ BEFORE_THE_YEAR = datetime(2012, 12, 31, tzinfo=UTC)
 SNAPSHOTS = tuple(datetime(2013, month, 1, tzinfo=UTC) for month in range(1, 11))
 """First of each month up to October, the last that serving uses: later flights are the test."""
 
-Summary = Callable[[Any], Any]
+Summary = Callable[[Any, int], Any]
 
 
 def prepare(
@@ -41,7 +42,7 @@ def prepare(
     tables = {
         "plane": planes(pd.read_csv(source_path("planes.csv"))),
         "route": snapshot_each(arrivals, snapshots, routes),
-        "airport": snapshot_each(arrivals, snapshots, lambda seen: airport_rows(airports, seen)),
+        "airport": snapshot_each(arrivals, snapshots, partial(airport_rows, airports)),
         "carrier": snapshot_each(arrivals, snapshots, carriers),
     }
     written = []
@@ -56,12 +57,17 @@ def prepare(
 
 
 def snapshot_each(arrivals: Any, snapshots: Sequence[datetime], summary: Summary) -> Any:
-    """Rows of `summary` for each moment, made of the arrivals before it and stamped with it."""
+    """Rows of `summary` for each moment, made of the arrivals before it and stamped with it.
+
+    `summary` gets them and the days they are of: a count that only grows would tell the models how
+    late in the year it is, and nothing else.
+    """
     import pandas as pd
 
     tables = []
     for moment in snapshots:
-        rows = summary(arrivals[arrivals["at"] < moment])
+        days = max((moment - SNAPSHOTS[0]).days, 1)
+        rows = summary(arrivals[arrivals["at"] < moment], days)
         tables.append(rows.assign(event_timestamp=pd.Timestamp(moment).as_unit("us")))
     return pd.concat(tables, ignore_index=True)
 
@@ -81,47 +87,52 @@ def planes(table: Any) -> Any:
     return rows.assign(event_timestamp=pd.Timestamp(BEFORE_THE_YEAR).as_unit("us"))
 
 
-def routes(seen: Any) -> Any:
-    """One row a route with arrivals: mean and spread (null of one flight) of the gain, flights."""
+def routes(seen: Any, days: int) -> Any:
+    """One row a route with arrivals: mean and spread of the gain, flights, time in the air.
+
+    The spread of a single flight is null.
+    """
     groups = seen.groupby(["origin", "dest"], observed=True)
     rows = groups.agg(
         gain_mean=("gain_min", "mean"),
         gain_std=("gain_min", "std"),
-        flights=("gain_min", "size"),
+        flights_per_day=("gain_min", "size"),
         air_time_mean=("air_time_min", "mean"),
     ).reset_index()
-    return rows.astype({"origin": object, "dest": object, "flights": "Int64"})
+    rows["flights_per_day"] /= days
+    return rows.astype({"origin": object, "dest": object})
 
 
-def airport_rows(airports: Any, seen: Any) -> Any:
+def airport_rows(airports: Any, seen: Any, days: int) -> Any:
     """One row an airport on the map or with arrivals: position, arrivals, their mean gain."""
     positions = airports.rename(
         columns={"faa": "airport", "lat": "latitude", "lon": "longitude", "alt": "altitude_ft"}
     )[["airport", "latitude", "longitude", "altitude_ft"]]
     history = (
         seen.groupby("dest", observed=True)
-        .agg(arrivals_gain_mean=("gain_min", "mean"), arrivals=("gain_min", "size"))
+        .agg(arrivals_gain_mean=("gain_min", "mean"), arrivals_per_day=("gain_min", "size"))
         .reset_index()
         .rename(columns={"dest": "airport"})
         .astype({"airport": object})
     )
     rows = positions.merge(history, on="airport", how="outer")
-    rows["arrivals"] = rows["arrivals"].fillna(0)
-    return rows.astype({"altitude_ft": "Int32", "arrivals": "Int64"})
+    rows["arrivals_per_day"] = rows["arrivals_per_day"].fillna(0) / days
+    return rows.astype({"altitude_ft": "Int32"})
 
 
-def carriers(seen: Any) -> Any:
+def carriers(seen: Any, days: int) -> Any:
     """One row an airline with arrivals: mean gain, mean delay at departure, flights."""
     rows = (
         seen.groupby("carrier", observed=True)
         .agg(
             gain_mean=("gain_min", "mean"),
             delay_mean=("departure_delay_min", "mean"),
-            flights=("gain_min", "size"),
+            flights_per_day=("gain_min", "size"),
         )
         .reset_index()
     )
-    return rows.astype({"carrier": object, "flights": "Int64"})
+    rows["flights_per_day"] /= days
+    return rows.astype({"carrier": object})
 
 
 if __name__ == "__main__":

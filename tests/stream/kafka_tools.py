@@ -80,14 +80,25 @@ class Reader:
             {"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False}
         )
         self._consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+        self._topic = topic
+        self._next = dict.fromkeys(range(PARTITIONS), 0)
         self.by_partition: dict[int, list[Any]] = {number: [] for number in range(PARTITIONS)}
         self.messages: list[Any] = []
 
     def read(self, enough: int = 1 << 62) -> int:
         """Read what is there, or until `enough` is read in all; return how many were."""
-        while len(self.messages) < enough and (found := self._consumer.consume(500, 0.1)):
-            for message in found:
+        deadline_s = time.monotonic() + 30.0
+        ends = {
+            number: self._consumer.get_watermark_offsets(TopicPartition(self._topic, number))[1]
+            for number in range(PARTITIONS)
+        }
+        while len(self.messages) < enough and any(
+            self._next[number] < end for number, end in ends.items()
+        ):
+            assert time.monotonic() < deadline_s, f"read up to {self._next} of {ends}"
+            for message in self._consumer.consume(500, 0.1):
                 assert message.error() is None, message.error()
+                self._next[message.partition()] = message.offset() + 1
                 self.messages.append(message)
                 if message.value() is not None:
                     value = json.loads(message.value())
