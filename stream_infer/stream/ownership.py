@@ -127,13 +127,16 @@ class Ownership:
             "reading committed offsets", self._group.committed, partitions
         )
 
+        stored: dict[TP, int] = {}
+
         async def assign() -> Mapping[TP, int]:
             positions = {
                 tp: offset
                 for tp, offset in committed.items()
                 if offset is not None and tp in partitions
             }
-            positions.update(await self._processor.assign(partitions, committed))
+            stored.update(await self._processor.assign(partitions, committed))
+            positions.update(stored)
             bounds = await self._group.bounds(partitions)
             reset = 0 if self._settings.offset_reset == "earliest" else 1
             return {
@@ -154,6 +157,10 @@ class Ownership:
             for tp in partitions:
                 self._watermarks[tp] = Watermark(positions[tp])
                 self.pickup.open(tp, positions[tp])
+                # Stored, thus acknowledged, but not committed by whoever died in between: without
+                # a further event nobody would.
+                if (committed.get(tp) or 0) < stored.get(tp, 0):
+                    self._committer.note({tp: stored[tp]})
             log.info(
                 "reading %s",
                 ", ".join(f"{tp.topic}/{tp.partition} from {positions[tp]}" for tp in partitions),
