@@ -14,13 +14,12 @@ ROWS_MAX = 1 << 31  # a caller bounds the rows by evicting between micro-batches
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRow:
-    """One row to store: the shard's name, the entity key, the bytes, and how long it may idle."""
+class StoredRows:
+    """Rows of one shard to store, each its entity key and its bytes, and how long they may idle."""
 
     shard: str
-    key: str
-    payload: bytes
     ttl_ms: int
+    rows: list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Snapshot:
 
     next_offset: int
     stream_time_us: int
-    rows: list[StoredRow]
+    rows: list[StoredRows]
 
 
 @dataclass(slots=True)
@@ -51,14 +50,10 @@ class PartitionState:
 
     def snapshot(self) -> Snapshot:
         """Take the rows changed since the last call; the caller must store them."""
+        changed = {name: shard.take_dirty() for name, shard in self.shards.items()}
+        changed[RESULTS] = list(self.results.items())
         rows = [
-            StoredRow(name, key, payload, self.ttl_ms[name])
-            for name, shard in self.shards.items()
-            for key, payload in shard.take_dirty()
-        ]
-        rows += [
-            StoredRow(RESULTS, key, payload, self.ttl_ms[RESULTS])
-            for key, payload in self.results.items()
+            StoredRows(name, self.ttl_ms[name], found) for name, found in changed.items() if found
         ]
         self.results = {}
         return Snapshot(self.next_offset, self.stream_time_us, rows)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from redis.asyncio import Redis
@@ -115,14 +115,25 @@ class StateStore:
         what is stored is not what `ownership` says: nothing is stored then.
         """
         prefix = partition_prefix(self.topology, ownership.partition)
-        keys = [prefix + "meta"]
         before = "" if ownership.next_offset is None else ownership.next_offset
-        args: list[Any] = [ownership.epoch, before, snapshot.next_offset, snapshot.stream_time_us]
-        for row in snapshot.rows:
-            keys.append(f"{prefix}{row.shard}:{row.key}")
-            args.append(row.payload)
-            args.append(row.ttl_ms)
-        answer = await self._write(keys=keys, args=args)
+        groups: list[tuple[str, str, tuple[str, ...], tuple[int, ...]]] = []
+        payloads: list[bytes] = []
+        for group in snapshot.rows:
+            keys, rows = zip(*group.rows, strict=True)
+            lengths = tuple(map(len, rows))
+            groups.append((f"{prefix}{group.shard}:", str(group.ttl_ms), keys, lengths))
+            payloads.extend(rows)
+        answer = await self._write(
+            keys=[prefix + "meta"],
+            args=[
+                ownership.epoch,
+                before,
+                snapshot.next_offset,
+                snapshot.stream_time_us,
+                msgspec.json.encode(groups),
+                b"".join(payloads),
+            ],
+        )
         if answer == 0:
             raise self._fenced(ownership)
         if answer < 0:

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_infer.core.errors import StateLostError
-from stream_infer.core.state import Snapshot, StoredRow
+from stream_infer.core.state import Snapshot, StoredRows
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
@@ -29,7 +29,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 def snapshot(next_offset: int, text: bytes = b"row") -> Snapshot:
-    return Snapshot(next_offset, 0, [StoredRow("view", "key", text, 60_000)])
+    return Snapshot(next_offset, 0, [StoredRows("view", 60_000, [("key", text)])])
 
 
 async def test_rows_are_only_stored_onto_what_was_stored_before(redis: Redis, unique: str) -> None:
