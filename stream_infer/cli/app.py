@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from stream_infer.cli import check, describe, features, produce, run, show, tail, topics, train
+from stream_infer.cli import check, describe, dlq, features, produce, run, show, tail, topics, train
 from stream_infer.cli.output import FAILED, PROGRAM, USAGE, say
 
 app = typer.Typer(
@@ -21,6 +21,10 @@ topics_app.command("list")(topics.list_)
 features_app = typer.Typer(help="The Feast repository of a topology.", no_args_is_help=True)
 features_app.command("apply")(features.apply)
 features_app.command("materialize")(features.materialize)
+dlq_app = typer.Typer(help="The dead letters of a topology.", no_args_is_help=True)
+dlq_app.command("ls")(dlq.ls)
+dlq_app.command("show")(dlq.show)
+dlq_app.command("replay")(dlq.replay)
 
 app.command()(show.demo)
 app.command()(show.evaluate)
@@ -30,6 +34,7 @@ app.command()(check.check)
 app.add_typer(topics_app, name="topics")
 app.command()(produce.produce)
 app.command()(tail.tail)
+app.add_typer(dlq_app, name="dlq")
 app.command()(train.train)
 app.add_typer(features_app, name="features")
 app.command()(describe.schema)
