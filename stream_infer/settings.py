@@ -72,6 +72,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     result_bytes_max: Bytes = 1 << 20
     """Largest result record."""
 
+    model_timeout_ms: Milliseconds = 1_000
+    """How long one model may take over a micro-batch before the others go on without it; 0: any."""
+    watchdog_timeout_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
+    """How long a worker's event loop may stand still before its process ends; 0: for ever."""
+
     state_rows_max: Count = 1_000_000
     """Rows kept in memory for one view of one partition; the least recently used leave first."""
     catch_up_max_s: Annotated[float, Meta(ge=0.0, le=31_536_000.0)] = 604_800.0

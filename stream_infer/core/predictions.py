@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 
@@ -20,15 +20,17 @@ from stream_infer.core.vectors import Vectors, reason_texts
 class Scored:
     """What the ensemble says of m vectors: `each` float64[m, M] by model, `combined` float64[m].
 
-    NaN where a model, or all of them, gave no finite number.
+    NaN where a model, or all of them, gave no finite number. `failures` says why, by model, where
+    one failed for some row: `model:NAME:timeout`, `…:error` or `…:nan`.
     """
 
     models: tuple[str, ...]
     each: Floats
     combined: Floats
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, start: int, stop: int) -> "Scored":
-        """Return the scores of vectors `start` to `stop`."""
+        """Return the scores of vectors `start` to `stop`, without the failures."""
         return Scored(self.models, self.each[start:stop], self.combined[start:stop])
 
 

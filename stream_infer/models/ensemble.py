@@ -1,7 +1,8 @@
 """Running several models on the same vectors, so that one that fails does not stop the others."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -17,14 +18,18 @@ class Scorer(Protocol):
         ...
 
 
+Begun = Callable[[], Scores]
+"""Waits for a model's scores and returns them.
+
+Raises TimeoutError for a model that was not done in time, and what the model raises.
+"""
+
+
 class Caller(Protocol):
-    """How a model is called, such as within a time limit.
+    """How a model is called, such as within a time limit."""
 
-    Raises TimeoutError for a model that was not done in time, and what the model raises.
-    """
-
-    def __call__(self, name: str, model: Scorer, vectors: Rows) -> Scores:
-        """Return the scores of one model."""
+    def __call__(self, name: str, model: Scorer, vectors: Rows) -> Begun:
+        """Begin a call of one model; what fails does so in what is returned."""
         ...
 
 
@@ -41,9 +46,9 @@ class ModelScores:
     details: dict[str, str] = field(default_factory=dict)
 
 
-def call_directly(name: str, model: Scorer, vectors: Rows) -> Scores:
-    """Run a model in the caller's thread for as long as it takes."""
-    return model.run(vectors)
+def call_directly(name: str, model: Scorer, vectors: Rows) -> Begun:
+    """Run a model in the thread that waits for it, for as long as it takes."""
+    return partial(model.run, vectors)
 
 
 class ModelSet:
@@ -57,9 +62,10 @@ class ModelSet:
     def run(self, vectors: Rows) -> ModelScores:
         """Run every model once on vectors float32[n, F]; never raises for a model's failure."""
         result = ModelScores(np.full((len(vectors), len(self.names)), np.nan))
-        for column, (name, model) in enumerate(self.models.items()):
+        begun = [(name, self._call(name, model, vectors)) for name, model in self.models.items()]
+        for column, (name, finish) in enumerate(begun):
             try:
-                scores = np.asarray(self._call(name, model, vectors), np.float64)
+                scores = np.asarray(finish(), np.float64)
                 if scores.shape != (len(vectors),):
                     raise ValueError(f"scores have shape {scores.shape}, not ({len(vectors)},)")
             except Exception as error:  # whatever a model raises, the others' scores still count

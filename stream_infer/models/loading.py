@@ -7,7 +7,7 @@ from typing import Protocol
 
 from stream_infer.core.combiners import WeightedMean
 from stream_infer.core.errors import DeclarationError, ModelError
-from stream_infer.models.ensemble import ModelSet
+from stream_infer.models.ensemble import Caller, ModelSet, call_directly
 from stream_infer.models.repository import MODEL_BYTES_MAX, ModelRepository
 from stream_infer.models.sessions import OnnxModel
 from stream_infer.models.validation import ValidationLimits, Validator
@@ -37,8 +37,11 @@ def load_ensemble(
     features: Sequence[str],
     *,
     model_bytes_max: int = MODEL_BYTES_MAX,
+    call: Caller = call_directly,
 ) -> LoadedEnsemble:
     """Return the latest version of each of the topology's models, and the combiner with weights.
+
+    `call` is how each is called, such as within a time limit.
 
     A file whose checksum is new is first tried in a child process (about half a second).
     Raises ModelError naming the model that is missing, damaged, unsafe, or does not take
@@ -53,7 +56,7 @@ def load_ensemble(
         validator.ensure(artifact)
         models[name] = OnnxModel(artifact, features)
     versions = {name: str(model.version) for name, model in models.items()}
-    return LoadedEnsemble(ModelSet(models), _weighted(repository, topology), versions)
+    return LoadedEnsemble(ModelSet(models, call), _weighted(repository, topology), versions)
 
 
 def _weighted(repository: ModelRepository, topology: HasEnsemble) -> WeightedMean:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +54,8 @@ class TopologyCounters:
     )
     latency_sum_ms: float = 0.0
     degraded: Counter[str] = field(default_factory=Counter)
+    model_failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Micro-batches in which a model failed, by model and by `timeout`, `error` or `nan`."""
     feature_age_s: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS_S))
     outcomes: int = 0
     error_sum: float = 0.0
@@ -74,6 +76,10 @@ class TopologyCounters:
             if prediction.degraded:
                 self.degraded.update(prediction.degraded)
 
+    def models_failed(self, failures: Mapping[str, str]) -> None:
+        """Count the failures of one micro-batch, `model:NAME:REASON` by model."""
+        count_failures(self.model_failures, failures)
+
     def outcome(self, error: float) -> None:
         """Count one joined label by its error, score − label."""
         self.outcomes += 1
@@ -85,3 +91,9 @@ class TopologyCounters:
     def rmse(self) -> float | None:
         """Root mean square error of the labels joined so far, None before the first."""
         return math.sqrt(self.error_square_sum / self.outcomes) if self.outcomes else None
+
+
+def count_failures(counts: Counter[tuple[str, str]], failures: Mapping[str, str]) -> None:
+    """Add failures of models, `model:NAME:REASON` by model, to counts by model and reason."""
+    for model, reason in failures.items():
+        counts[model, reason.rpartition(":")[2]] += 1

@@ -94,6 +94,7 @@ class StreamInferCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics as they are now."""
+        yield self._model_failures()
         if self.topologies:
             yield from self._events()
             yield from self._distributions()
@@ -114,6 +115,15 @@ class StreamInferCollector(Collector):
             for reason, n in list(counters.degraded.items()):
                 degraded.add_metric([topology, reason], n)
         yield from (consumed, ends, degraded)
+
+    def _model_failures(self) -> Metric:
+        family = _counter("model_failures", "batches in which a model failed", "model", "reason")
+        counts = {name: counters.model_failures for name, counters in self.topologies.items()}
+        for found in (counts, {} if self.http is None else self.http.model_failures):
+            for topology, failures in list(found.items()):
+                for (model, reason), n in list(failures.items()):
+                    family.add_metric([topology, model, reason], n)
+        return family
 
     def _distributions(self) -> Iterator[Metric]:
         latency = _histogram("prediction_latency_seconds", "from broker timestamp to prediction")

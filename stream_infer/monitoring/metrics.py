@@ -1,6 +1,7 @@
 """Histograms of plain numbers, and what an HTTP server counts; Prometheus reads them on demand."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -69,6 +70,8 @@ class HttpMetrics:
     published: int = 0
     clients: int = 0
     lost: int = 0
+    model_failures: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
+    """By topology: batches in which a model failed, by model and reason."""
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is a path template, never a caller's path."""

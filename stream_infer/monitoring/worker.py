@@ -1,15 +1,12 @@
 """A worker's own pages, made from what it counts."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.exposition import StreamCounts, StreamInferCollector, registry, render
 from stream_infer.monitoring.pages import Pages
-
-POLL_AGE_MAX_S = 60.0
-"""Without a poll for so long, a worker's loop counts as stuck."""
+from stream_infer.monitoring.watchdog import Heartbeat
 
 
 class StreamState(StreamCounts, Protocol):
@@ -19,16 +16,12 @@ class StreamState(StreamCounts, Protocol):
     retrying: str | None
 
 
-def live_checks(
-    streams: Mapping[str, StreamState], now_s: Callable[[], float] = time.monotonic
-) -> dict[str, str | None]:
-    """Return, by topology, whether its loop moves; None where it does or has not begun."""
-    checks: dict[str, str | None] = {}
-    for name, state in streams.items():
-        age_s = None if state.last_poll_s is None else now_s() - state.last_poll_s
-        stuck = age_s is not None and age_s > POLL_AGE_MAX_S
-        checks[name] = f"no poll for {age_s:.0f} s" if stuck else None
-    return checks
+def live_checks(heartbeat: Heartbeat) -> dict[str, str | None]:
+    """Return whether the worker's loop moves; the watchdog ends the process by the same measure.
+
+    A loop that waits for Kafka or Redis moves: that is no reason for a restart.
+    """
+    return {"loop": heartbeat.problem()}
 
 
 def ready_checks(streams: Mapping[str, StreamState]) -> dict[str, str | None]:
@@ -42,6 +35,7 @@ def ready_checks(streams: Mapping[str, StreamState]) -> dict[str, str | None]:
 def worker_pages(
     counters: Mapping[str, TopologyCounters],
     streams: Mapping[str, StreamState],
+    heartbeat: Heartbeat,
     *,
     port: int,
     host: str = "127.0.0.1",
@@ -50,7 +44,7 @@ def worker_pages(
     metrics = registry(StreamInferCollector(counters, streams))
     return Pages(
         lambda: render(metrics),
-        lambda: live_checks(streams),
+        lambda: live_checks(heartbeat),
         lambda: ready_checks(streams),
         port=port,
         host=host,

@@ -59,7 +59,7 @@ async def explain(scorer: Scorer, batch: Batch) -> Explanation:
     """Explain the one event of `batch`, which is of the scored type."""
     read = await scorer.read(batch, with_times=True)
     vectors = scorer.vectors(read, batch)
-    scored = scorer.runtime.score(vectors)
+    scored = scorer.score(vectors)
     prediction = scorer.predictions(batch, vectors, scored)[0]
     stream_time_us = read.stream_times_us.get(read.partitions[0])
     return Explanation(

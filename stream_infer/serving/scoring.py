@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from stream_infer.core.predictions import Scored, make_predictions
 from stream_infer.core.results import Prediction, moment
 from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
+from stream_infer.monitoring.counters import count_failures
 from stream_infer.monitoring.metrics import HttpMetrics
 from stream_infer.serving.bodies import Body, place_and_reason
 from stream_infer.serving.errors import (
@@ -160,6 +162,16 @@ class Scorer:
         """Return the vectors of a batch, given what was read for it."""
         return self.runtime.engine.read_vectors(read.shards, batch, read.columns)
 
+    def score(self, vectors: Vectors) -> Scored:
+        """Run the models; the loop waits for them, at most as long as `model_timeout_ms` says."""
+        scored = self.runtime.score(vectors)
+        if scored.failures:
+            of_topology = self._metrics.model_failures.setdefault(
+                self.runtime.topology.name, Counter()
+            )
+            count_failures(of_topology, scored.failures)
+        return scored
+
     def predictions(self, batch: Batch, vectors: Vectors, scored: Scored) -> list[Prediction]:
         """Return predictions whose ids say that no record of the log stands behind them."""
         topology = self.runtime.topology
@@ -183,7 +195,7 @@ class Scorer:
 
     async def _predictions(self, batch: Batch) -> list[Prediction]:
         vectors = self.vectors(await self.read(batch), batch)
-        return self.predictions(batch, vectors, self.runtime.score(vectors))
+        return self.predictions(batch, vectors, self.score(vectors))
 
     def _partitions_of(self, batch: Batch) -> list[int]:
         choices = range(self.partitions)

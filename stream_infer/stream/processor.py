@@ -222,6 +222,7 @@ class TopologyProcessor:
             np.concatenate([part.age_us for part in parts]),
         )
         scored = self._runtime.score(everything)
+        self.counters.models_failed(scored.failures)
         bounds = np.cumsum([0] + [len(part.values) for part in parts]).tolist()
         return [scored.part(a, b) for a, b in pairwise(bounds)]
 

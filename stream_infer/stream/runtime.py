@@ -1,6 +1,6 @@
 """A topology with everything it runs on: its engine, its batch-feature reader, its models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stream_infer.core.combiners import WeightedMean
@@ -8,12 +8,14 @@ from stream_infer.core.engine import Engine
 from stream_infer.core.predictions import Scored
 from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import Vectors
+from stream_infer.models.calling import caller
 from stream_infer.models.ensemble import ModelSet
 from stream_infer.models.loading import load_ensemble
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.feast_plan import ReadPlan
 from stream_infer.store.feast_repo import load_plan
+from stream_infer.stream.failures import FailureLog
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,18 @@ class Runtime:
     models: ModelSet
     combiner: WeightedMean
     versions: dict[str, str]
+    failures: FailureLog = field(default_factory=FailureLog)
 
     def score(self, vectors: Vectors) -> Scored:
-        """Run each model once over all vectors."""
-        scores = self.models.run(vectors.model_input)
-        return Scored(self.combiner.models, scores.scores, self.combiner.combine(scores.scores))
+        """Run each model once over all vectors; log the failures, not too often.
+
+        All together, they hold the caller up for `model_timeout_ms` at most.
+        """
+        result = self.models.run(vectors.model_input)
+        if result.failures:
+            self.failures.note(self.topology.name, result.failures, result.details)
+        combined = self.combiner.combine(result.scores)
+        return Scored(self.combiner.models, result.scores, combined, result.failures)
 
     def reader(self, settings: Settings) -> BatchFeatureReader | None:
         """Return a reader of the topology's batch features, None where it has none."""
@@ -51,5 +60,10 @@ def build_runtime(topology: Topology, settings: Settings) -> Runtime:
     """
     plan = load_plan(Path(topology.feast.repo), topology.feast.service) if topology.feast else None
     engine = Engine(topology, plan.layout() if plan is not None else None)
-    loaded = load_ensemble(Path(settings.models_dir), topology, engine.vector_names)
+    loaded = load_ensemble(
+        Path(settings.models_dir),
+        topology,
+        engine.vector_names,
+        call=caller(settings.model_timeout_ms),
+    )
     return Runtime(topology, engine, plan, loaded.models, loaded.combiner, loaded.versions)

@@ -14,6 +14,7 @@ from stream_infer.core.errors import SettingsError
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.pages import Pages
+from stream_infer.monitoring.watchdog import STANDSTILL_MAX_S, Heartbeat, Watchdog
 from stream_infer.monitoring.worker import StreamState, worker_pages
 from stream_infer.settings import Settings, load
 from stream_infer.store.state import StateStore
@@ -108,8 +109,9 @@ def faust_app(
 def run(topologies: Sequence[Topology], settings: Settings) -> int:
     """Run topologies in this process until told to stop; return its exit code.
 
-    With `metrics_port`, metrics and health are served there meanwhile. Raises DeclarationError or
-    ModelError when a topology's parts do not fit, SettingsError where that port is taken.
+    With `metrics_port`, metrics and health are served there meanwhile; with `watchdog_timeout_s`,
+    a stuck event loop ends the process with code 75. Raises DeclarationError or ModelError when a
+    topology's parts do not fit, SettingsError where that port is taken.
     """
     started_s = time.monotonic()
     streams = {topology.name: StreamCounters() for topology in topologies}
@@ -125,18 +127,25 @@ def run(topologies: Sequence[Topology], settings: Settings) -> int:
         for topology in topologies
     ]
     log.info("models loaded in %.1f s", time.monotonic() - started_s)
+    heartbeat = Heartbeat(settings.watchdog_timeout_s or STANDSTILL_MAX_S)
     with contextlib.ExitStack() as stack:
         if settings.metrics_port:
-            stack.enter_context(_pages(ends, streams, settings.metrics_port))
-        return run_worker(apps, grace_s=settings.drain_timeout_s * 2)
+            stack.enter_context(_pages(ends, streams, heartbeat, settings.metrics_port))
+        if settings.watchdog_timeout_s:
+            stack.enter_context(Watchdog(heartbeat))
+        return run_worker(apps, grace_s=settings.drain_timeout_s * 2, heartbeat=heartbeat)
 
 
 def _pages(
-    ends: Mapping[str, TopologyCounters], streams: Mapping[str, StreamCounters], port: int
+    ends: Mapping[str, TopologyCounters],
+    streams: Mapping[str, StreamCounters],
+    heartbeat: Heartbeat,
+    port: int,
 ) -> Pages:
     try:
         # A TP is a pair of topic and partition, but keys of a Mapping are matched to the letter.
-        return worker_pages(ends, cast(Mapping[str, StreamState], streams), port=port)
+        states = cast(Mapping[str, StreamState], streams)
+        return worker_pages(ends, states, heartbeat, port=port)
     except OSError as error:
         raise SettingsError(
             f"metrics_port {port} cannot be listened on: {error.strerror}"

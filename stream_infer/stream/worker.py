@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from stream_infer.core.errors import StreamInferError
+from stream_infer.monitoring.watchdog import Heartbeat
 from stream_infer.stream.app import StreamApp
 from stream_infer.stream.retry import GaveUp
 
@@ -62,23 +63,29 @@ def run_worker(
     *,
     grace_s: float = 30.0,
     on_started: Callable[[], None] | None = None,
+    heartbeat: Heartbeat | None = None,
 ) -> int:
     """Run apps until SIGTERM or SIGINT; return the exit code.
 
     0 after a drain within `grace_s`; 1 when an app failed, with its reason logged in one line,
-    or did not drain in time. `on_started` is called once all apps have started.
+    or did not drain in time. `on_started` is called once all apps have started; `heartbeat` hears
+    that the loop moves.
     """
     together = [apps] if isinstance(apps, StreamApp) else list(apps)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # By policy, since each consumer's thread makes a loop of its own.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    return asyncio.run(_run(together, grace_s, on_started))
+    return asyncio.run(_run(together, grace_s, on_started, heartbeat or Heartbeat()))
 
 
 async def _run(
-    apps: Sequence[StreamApp], grace_s: float, on_started: Callable[[], None] | None
+    apps: Sequence[StreamApp],
+    grace_s: float,
+    on_started: Callable[[], None] | None,
+    heartbeat: Heartbeat,
 ) -> int:
     loop = asyncio.get_running_loop()
+    heartbeat.start(loop)
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)

@@ -1,5 +1,6 @@
 """A small topology for the laws: sales and refunds by shop, a model one can compute by hand."""
 
+import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
@@ -102,6 +103,21 @@ class Sum:
         for column in np.nan_to_num(vectors.astype(np.float64)).T:
             total += column
         return total
+
+
+@dataclass
+class Blocks:
+    """A model: the first input, but only once it is released."""
+
+    entered: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+    calls: int = 0
+
+    def run(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        self.calls += 1
+        self.entered.set()
+        self.released.wait()
+        return vectors[:, 0].astype(np.float64)
 
 
 class First:

@@ -1,6 +1,7 @@
 """One model that fails does not stop the others."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from stream_infer.core.combiners import WeightedMean, weighted_mean
 from stream_infer.core.errors import ModelError
-from stream_infer.models.ensemble import ModelSet, Scorer
+from stream_infer.models.ensemble import Begun, ModelSet, Scorer
 from stream_infer.models.loading import load_ensemble
 from stream_infer.models.manifest import Ensemble
 from stream_infer.models.repository import ModelRepository
@@ -65,10 +66,11 @@ def test_scores_of_a_wrong_shape_are_a_failure() -> None:
 
 
 def test_a_caller_that_gives_up_in_time_is_a_timeout() -> None:
-    def call(name: str, model: Scorer, vectors: Rows) -> Scores:
-        if name == "slow":
-            raise TimeoutError
-        return model.run(vectors)
+    def give_up() -> Scores:
+        raise TimeoutError
+
+    def call(name: str, model: Scorer, vectors: Rows) -> Begun:
+        return give_up if name == "slow" else partial(model.run, vectors)
 
     result = ModelSet({"slow": First(), "good": First()}, call).run(VECTORS)
     assert result.failures == {"slow": "model:slow:timeout"}

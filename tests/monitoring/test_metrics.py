@@ -1,6 +1,7 @@
 """Metrics and a worker's own pages."""
 
 import json
+from collections import Counter
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -13,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.exposition import StreamInferCollector, registry, render
 from stream_infer.monitoring.metrics import Histogram, HttpMetrics
-from stream_infer.monitoring.worker import POLL_AGE_MAX_S, live_checks, worker_pages
+from stream_infer.monitoring.watchdog import Heartbeat
+from stream_infer.monitoring.worker import worker_pages
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.processing import TP
 
@@ -58,6 +60,9 @@ def test_exposed_numbers_are_the_counted_ones() -> None:
     counters.latency_sum_ms = 9.0
     counters.feature_age_s.observe(30.0)
     counters.degraded["missing:plane"] = 1
+    counters.models_failed({"trees": "model:trees:timeout"})
+    counters.models_failed({"trees": "model:trees:timeout", "linear": "model:linear:nan"})
+    http.model_failures["t"] = Counter({("net", "error"): 4})
     counters.outcome(3.0)
     counters.outcome(-5.0)
     stream.lag_records[TP("flights", 1)] = 7
@@ -72,6 +77,9 @@ def test_exposed_numbers_are_the_counted_ones() -> None:
     assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.002"), of_t)] == 0
     assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.003"), of_t)] == 3
     assert found["stream_infer_prediction_latency_seconds_sum", (of_t,)] == pytest.approx(0.009)
+    failed = "stream_infer_model_failures_total"
+    for model, reason, n in (("trees", "timeout", 2), ("linear", "nan", 1), ("net", "error", 4)):
+        assert found[failed, (("model", model), ("reason", reason), of_t)] == n
     ages = "stream_infer_feature_age_seconds_bucket"
     assert [found[ages, (("le", bound), of_t)] for bound in ("10.0", "60.0")] == [0, 1]
     assert found["stream_infer_label_error_mae", (of_t,)] == 4
@@ -95,7 +103,10 @@ def fetched(url: str) -> tuple[int, str]:
 
 def test_a_workers_pages_follow_its_state() -> None:
     stream = StreamCounters()
-    with worker_pages({"t": TopologyCounters()}, {"t": stream}, port=0) as pages:
+    now_s = 100.0
+    heartbeat = Heartbeat(60.0, lambda: now_s)
+    heartbeat.beat()
+    with worker_pages({"t": TopologyCounters()}, {"t": stream}, heartbeat, port=0) as pages:
         base = f"http://127.0.0.1:{pages.port}"
         status, text = fetched(f"{base}/health/ready")
         assert status == 503
@@ -107,9 +118,7 @@ def test_a_workers_pages_follow_its_state() -> None:
         assert fetched(f"{base}/health/live")[0] == 200
         assert "stream_infer_consumed_events_total" in fetched(f"{base}/metrics")[1]
         assert fetched(f"{base}/secret")[0] == 404
-
-
-def test_a_loop_that_no_longer_polls_is_not_alive() -> None:
-    stream = StreamCounters(last_poll_s=100.0)
-    assert live_checks({"t": stream}, lambda: 100.0 + POLL_AGE_MAX_S) == {"t": None}
-    assert live_checks({"t": stream}, lambda: 101.0 + POLL_AGE_MAX_S)["t"]
+        now_s = 161.0
+        status, text = fetched(f"{base}/health/live")
+        assert status == 503
+        assert json.loads(text)["checks"] == {"loop": "the event loop has not moved for 61 s"}

@@ -1,0 +1,153 @@
+"""A model holds nobody up for longer than its time limit."""
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream_infer.models.calling import TimedCaller, caller
+from stream_infer.models.ensemble import ModelSet, call_directly
+from stream_infer.models.sessions import Rows, Scores
+from tests.laws.shop import Blocks, First
+
+VECTORS = np.arange(6, dtype=np.float32).reshape(2, 3)
+ROOT = Path(__file__).parents[2]
+AMPLE_S = 30.0
+SHORT_S = 0.02
+
+
+class Raises:
+    def run(self, vectors: Rows) -> Scores:
+        raise ValueError("no")
+
+
+class WhichThread:
+    """Scores every row by the thread that runs it."""
+
+    def run(self, vectors: Rows) -> Scores:
+        return np.full(len(vectors), float(threading.get_ident()))
+
+
+@contextmanager
+def blocking() -> Iterator[Blocks]:
+    """A model that blocks; released at the end whatever happens."""
+    model = Blocks()
+    try:
+        yield model
+    finally:
+        model.released.set()
+
+
+def recovered(call: TimedCaller, model: Blocks) -> Scores:
+    """The scores of the first call that is answered again."""
+    deadline_s = time.monotonic() + AMPLE_S
+    while True:
+        try:
+            return call("slow", model, VECTORS)()
+        except TimeoutError:
+            assert time.monotonic() < deadline_s
+
+
+def test_without_a_limit_models_run_in_the_callers_thread() -> None:
+    assert caller(0) is call_directly
+    limited = caller(1_500)
+    assert isinstance(limited, TimedCaller)
+    assert limited.timeout_s == 1.5
+
+
+def test_scores_within_the_limit_are_those_of_the_model() -> None:
+    call = TimedCaller(AMPLE_S)
+    direct = ModelSet({"a": First(), "b": Raises()}).run(VECTORS)
+    limited = ModelSet({"a": First(), "b": Raises()}, call).run(VECTORS)
+    assert limited.scores.tobytes() == direct.scores.tobytes()
+    assert limited.failures == direct.failures == {"b": "model:b:error"}
+    assert limited.details == direct.details
+
+
+def test_each_model_has_one_thread_of_its_own() -> None:
+    models = ModelSet({"a": WhichThread(), "b": WhichThread()}, TimedCaller(AMPLE_S))
+    first, second = models.run(VECTORS).scores, models.run(VECTORS).scores
+    np.testing.assert_array_equal(first, second)
+    assert len({threading.get_ident(), *first[0].tolist()}) == 3
+
+
+def test_an_overdue_model_is_left_out_until_it_returns() -> None:
+    with blocking() as slow:
+        call = TimedCaller(SHORT_S)
+        models = ModelSet({"slow": slow, "good": First()}, call)
+        for _ in range(3):
+            result = models.run(VECTORS)
+            assert result.failures["slow"] == "model:slow:timeout"
+            assert np.isnan(result.scores[:, 0]).all()
+        assert "still runs" in result.details["slow"]
+        assert slow.calls == 1
+        slow.released.set()
+        np.testing.assert_array_equal(recovered(call, slow), [0, 3])
+
+
+def test_a_late_answer_is_not_taken_for_that_of_another_call() -> None:
+    with blocking() as slow:
+        call = TimedCaller(SHORT_S)
+        with pytest.raises(TimeoutError, match="not done within 20 ms"):
+            call("slow", slow, VECTORS)()
+        slow.released.set()
+        deadline_s = time.monotonic() + AMPLE_S
+        while True:
+            try:
+                scores = call("slow", slow, VECTORS + 100)()
+                break
+            except TimeoutError:
+                assert time.monotonic() < deadline_s
+        np.testing.assert_array_equal(scores, [100, 103])
+
+
+def test_calls_of_one_model_at_the_same_time_each_get_their_own_answer() -> None:
+    with blocking() as slow:
+        call = TimedCaller(AMPLE_S)
+        first, second = call("slow", slow, VECTORS), call("slow", slow, VECTORS + 100)
+        slow.released.set()
+        np.testing.assert_array_equal(second(), [100, 103])
+        np.testing.assert_array_equal(first(), [0, 3])
+
+
+def test_models_begun_together_run_at_the_same_time() -> None:
+    with blocking() as a, blocking() as b:
+        call = TimedCaller(AMPLE_S)
+        begun = [call("a", a, VECTORS), call("b", b, VECTORS)]
+        for model in (a, b):
+            assert model.entered.wait(AMPLE_S)
+        for model in (a, b):
+            model.released.set()
+        for finish in begun:
+            np.testing.assert_array_equal(finish(), [0, 3])
+
+
+def test_threads_end_with_what_calls_them() -> None:
+    call = TimedCaller(AMPLE_S)
+    call("known by this name", First(), VECTORS)()
+    (thread,) = (t for t in threading.enumerate() if t.name == "model known by this name")
+    del call
+    gc.collect()
+    thread.join(AMPLE_S)
+    assert not thread.is_alive()
+
+
+def test_a_hanging_model_does_not_keep_the_process_from_ending() -> None:
+    program = """
+import numpy as np
+from stream_infer.models.calling import TimedCaller
+from tests.laws.shop import Blocks
+try:
+    TimedCaller(0.01)("slow", Blocks(), np.zeros((1, 1), np.float32))()
+except TimeoutError:
+    raise SystemExit(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, check=False, cwd=ROOT)
+    assert ended.returncode == 3
