@@ -40,11 +40,12 @@ def worker(
         from stream_infer.cli.supervisor import supervise
 
         raise typer.Exit(supervise(topologies, settings, processes))
+    from stream_infer.models.calling import exit_code
     from stream_infer.stream.service import run
     from stream_infer.stream.worker import set_up_logging
 
     set_up_logging()
-    raise typer.Exit(run(declared, settings))
+    raise typer.Exit(exit_code(run(declared, settings)))
 
 
 def serve(
@@ -71,10 +72,11 @@ def serve(
     names = topologies or declared_topologies()
     for name in names:
         topology_of(name)
+    from stream_infer.models.calling import exit_code
     from stream_infer.serving.server import serve as serve_until_stopped
 
     log_to_stderr()
-    raise typer.Exit(serve_until_stopped(names, settings))
+    raise typer.Exit(exit_code(serve_until_stopped(names, settings)))
 
 
 def declared_topologies() -> list[str]:

@@ -1,5 +1,8 @@
 """Calling models within a time limit, so that one that hangs does not stop what waits for it."""
 
+import logging
+import os
+import sys
 import time
 import weakref
 from functools import partial
@@ -9,8 +12,13 @@ from threading import Lock, Thread
 from stream_infer.models.ensemble import Begun, Caller, Scorer, call_directly
 from stream_infer.models.sessions import Rows, Scores
 
+log = logging.getLogger("stream_infer.models")
+
 Answer = SimpleQueue[Scores | BaseException]
 Calls = SimpleQueue[tuple[Scorer, Rows, Answer] | None]
+
+_still_running: list[tuple[str, Answer]] = []
+"""Overdue calls of this process, for its end: they outlast whoever made them."""
 
 
 def caller(timeout_ms: int) -> Caller:
@@ -45,6 +53,7 @@ class _ModelThread:
     """One model's thread; it ends when nobody can call it any more."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._calls: Calls = SimpleQueue()
         self._overdue: tuple[Answer, float] | None = None
         Thread(target=_serve, args=(self._calls,), name=f"model {name}", daemon=True).start()
@@ -66,6 +75,7 @@ class _ModelThread:
             result = answer.get(timeout=max(0.0, began_s + timeout_s - time.monotonic()))
         except Empty:
             self._overdue = answer, began_s
+            _still_running[:] = [*filter(_runs, _still_running), (self.name, answer)]
             raise TimeoutError(f"not done within {timeout_s * 1e3:,.0f} ms") from None
         if isinstance(result, BaseException):
             try:
@@ -73,6 +83,26 @@ class _ModelThread:
             finally:
                 del result  # Its traceback holds this frame.
         return result
+
+
+def _runs(call: tuple[str, Answer]) -> bool:
+    return call[1].empty()
+
+
+def exit_code(code: int) -> int:
+    """Return the exit code of a process that is about to end, or end it with that at once.
+
+    The latter while an overdue call runs: native code must not run while the interpreter is taken
+    down around it, which aborts the process.
+    """
+    names = sorted(name for name, _ in filter(_runs, _still_running))
+    if names:
+        log.warning("ending while a call of %s still runs", ", ".join(names))
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _refuse(reason: str) -> Scores:

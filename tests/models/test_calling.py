@@ -139,6 +139,38 @@ def test_threads_end_with_what_calls_them() -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize(("released", "output"), [(False, b""), (True, b"taken down\n")])
+def test_a_process_with_an_overdue_call_ends_without_taking_the_interpreter_down(
+    released: bool, output: bytes
+) -> None:
+    program = f"""
+import atexit
+import sys
+import numpy as np
+from stream_infer.models.calling import TimedCaller, exit_code
+from tests.laws.shop import Blocks
+atexit.register(print, "taken down")
+model = Blocks()
+if {released}:
+    model.released.set()
+call = TimedCaller(30.0 if {released} else 0.01)
+try:
+    call("slow", model, np.zeros((1, 1), np.float32))()
+except TimeoutError:
+    pass
+del call
+sys.exit(exit_code(4))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    assert (ended.returncode, ended.stdout) == (4, output)
+
+
 def test_a_hanging_model_does_not_keep_the_process_from_ending() -> None:
     program = """
 import numpy as np
