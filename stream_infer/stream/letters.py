@@ -112,7 +112,7 @@ def mark_of(letter: Letter, source: Source, *, topology: str, topic: str) -> Out
         TOPOLOGY: topology,
     }
     headers = tuple((name, text.encode()) for name, text in texts.items())
-    return OutgoingRecord(topic, None, None, headers=headers, partition=letter.partition)
+    return OutgoingRecord(topic, None, b"", headers=headers, partition=letter.partition)
 
 
 async def letters(

@@ -1,6 +1,7 @@
 """Reading topics by position, as a member of no group: nothing is taken from anybody."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -13,6 +14,7 @@ from stream_infer.stream.topics import partition_counts
 SILENCE_MAX_S = 30.0
 """How long a broker may send nothing of what it has."""
 POLL_MS = 500
+STOP_MAX_S = 1.0
 
 
 class Span(NamedTuple):
@@ -39,12 +41,12 @@ class LogReader:
         try:
             await self._consumer.start()
         except BaseException:
-            await self._consumer.stop()
+            await self._close()
             raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._consumer.stop()
+        await self._close()
 
     async def spans(self, topic: str) -> dict[int, Span]:
         """Return what each partition of a topic holds; raises DeclarationError for no topic."""
@@ -89,3 +91,13 @@ class LogReader:
                 reached = await self._consumer.position(place)
                 if got or reached > position:
                     return got.get(place, []), reached
+
+    async def _close(self) -> None:
+        """Disconnect; aiokafka's own fetching may miss that it is cancelled, so cancel it again."""
+        stopping = asyncio.ensure_future(self._consumer.stop())
+        done, _ = await asyncio.wait([stopping], timeout=STOP_MAX_S)
+        if not done:
+            stopping.cancel()
+            await asyncio.wait([stopping], timeout=STOP_MAX_S)
+            with contextlib.suppress(Exception):
+                await self._consumer._client.close()

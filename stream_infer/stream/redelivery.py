@@ -1,14 +1,13 @@
 """Replaying dead letters: the original records go back to the stream, each is marked as sent."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from stream_infer.core.topology import Topology
+from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.letters import (
     OURS,
     PUBLISH,
@@ -23,12 +22,17 @@ from stream_infer.stream.letters import (
 from stream_infer.stream.log_reader import LogReader, Span
 from stream_infer.stream.partitioning import Partitioner
 from stream_infer.stream.processing import ConsumerRecord, Headers, OutgoingRecord
+from stream_infer.stream.producer import ResultProducer
+from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.topics import message_bytes_max
 
 BATCH_RECORDS = 100
 BATCH_BYTES = 8 << 20
 """What is sent, acknowledged, then marked together: what a crash may send again."""
-REQUEST_BYTES_MAX = 1 << 30
-"""No limit of ours: the topic has accepted these records once."""
+RECORD_BYTES_MAX = 1 << 30
+"""No limit of ours: Kafka knows what the stream's topic accepts."""
+SEND_MAX_S = 60.0
+"""How long a batch may wait for a Kafka that went away."""
 NAMED_MAX = 100
 """Letters that are named among those not replayed; the others are counted."""
 
@@ -44,7 +48,7 @@ class Report(msgspec.Struct, kw_only=True):
     skipped: Counter[str] = msgspec.field(default_factory=Counter)
     """By the reason why."""
     failed: Counter[str] = msgspec.field(default_factory=Counter)
-    """Refused by Kafka, by its error; not marked."""
+    """Too large for the stream's topic; not marked."""
     named: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """Places, and why, of the first letters that were skipped or failed."""
 
@@ -53,56 +57,6 @@ class Report(msgspec.Struct, kw_only=True):
         counts[why] += 1
         if len(self.named) < NAMED_MAX:
             self.named.append((letter.place, why))
-
-
-class Sender:
-    """Sends records with their own bytes and waits for their acknowledgement."""
-
-    def __init__(self, broker: str) -> None:
-        self._producer: Any = AIOKafkaProducer(
-            bootstrap_servers=broker,
-            enable_idempotence=True,
-            acks="all",
-            max_request_size=REQUEST_BYTES_MAX,
-        )
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._producer.start()
-        except BaseException:
-            await self._producer.stop()
-            raise
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._producer.stop()
-
-    async def send(self, records: Iterable[OutgoingRecord]) -> list[KafkaError | None]:
-        """Return, for each record, why it was not acknowledged, or None."""
-        problems: list[KafkaError | None] = []
-        futures: list[Any] = []
-        for record in records:
-            try:
-                future = await self._producer.send(
-                    record.topic,
-                    record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                )
-            except KafkaError as error:
-                problems.append(error)
-                futures.append(None)
-            else:
-                problems.append(None)
-                futures.append(future)
-        for index, future in enumerate(futures):
-            if future is not None:
-                try:
-                    await future
-                except KafkaError as error:
-                    problems[index] = error
-        return problems
 
 
 def original(
@@ -136,7 +90,9 @@ class Replay:
         self._topology = topology
         self._selection = selection
         self._log, self._sources = LogReader(broker), LogReader(broker)
-        self._sender = Sender(broker)
+        settings = StreamSettings(broker=broker, message_bytes_max=RECORD_BYTES_MAX)
+        self._broker = broker
+        self._producer = ResultProducer(settings, StreamCounters(), client_id="stream-infer-dlq")
         self._partitioner = Partitioner()
         self._partitions = 0
         self._seen: set[Source] = set()
@@ -152,15 +108,20 @@ class Replay:
         """
         topology, log = self._topology, self._log
         topic = topology.dead_letters
-        async with log, self._sources, self._sender:
-            self._partitions = len(await self._sources.spans(topology.stream.name))
-            spans = await log.spans(topic)
-            self._seen = await replayed(log, topic, spans)
-            chosen = None if limit is None else await self._choose(spans, limit)
-            async for letter in letters(log, topic, spans, self._selection):
-                if chosen is None or (letter.partition, letter.offset) in chosen:
-                    await self._take(letter, dry=dry)
-            await self._flush(dry=dry)
+        async with log, self._sources:
+            try:
+                self._partitions = len(await self._sources.spans(topology.stream.name))
+                spans = await log.spans(topic)
+                limits = await message_bytes_max(self._broker, [topology.stream.name, topic])
+                self._producer.limit(limits)
+                self._seen = await replayed(log, topic, spans)
+                chosen = None if limit is None else await self._choose(spans, limit)
+                async for letter in letters(log, topic, spans, self._selection):
+                    if chosen is None or (letter.partition, letter.offset) in chosen:
+                        await self._take(letter, dry=dry)
+                await self._flush(dry=dry)
+            finally:
+                await self._producer.stop()
         return self.report
 
     async def _choose(self, spans: Mapping[int, Span], limit: int) -> set[tuple[int, int]]:
@@ -208,14 +169,14 @@ class Replay:
     async def _flush(self, *, dry: bool) -> None:
         """Send the batch, then mark what was acknowledged."""
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        problems: Sequence[KafkaError | None] = [None] * len(batch)
+        refused: Mapping[int, str] = {}
         if not dry:
-            problems = await self._sender.send(outgoing for _, _, outgoing in batch)
+            refused = await self._send([outgoing for _, _, outgoing in batch])
         marks: list[OutgoingRecord] = []
         topology, report = self._topology, self.report
-        for (letter, source, _), problem in zip(batch, problems, strict=True):
-            if problem is not None:
-                report.left_out(report.failed, letter, f"Kafka refused it: {problem}")
+        for letter, source, outgoing in batch:
+            if (why := refused.get(id(outgoing))) is not None:
+                report.left_out(report.failed, letter, why)
                 continue
             report.replayed += 1
             report.folded += letter.stage == PUBLISH
@@ -223,6 +184,11 @@ class Replay:
                 mark_of(letter, source, topology=topology.name, topic=topology.dead_letters)
             )
         if not dry:
-            for problem in await self._sender.send(marks):
-                if problem is not None:
-                    raise problem
+            await self._send(marks)
+
+    async def _send(self, records: Sequence[OutgoingRecord]) -> dict[int, str]:
+        """Wait for acknowledgements; return by `id` why records are too large for their topic."""
+        async with asyncio.timeout(SEND_MAX_S):
+            delivery = await self._producer.submit(records)
+            refused = await self._producer.settle(delivery)
+        return {id(error.record): str(error) for error in refused}
