@@ -97,11 +97,6 @@ class Position:
         found = await self._consumer.end_offsets(self._places)
         return {place.partition: offset for place, offset in found.items()}
 
-    async def begins(self) -> dict[int, int]:
-        """The oldest offset of each partition."""
-        found = await self._consumer.beginning_offsets(self._places)
-        return {place.partition: offset for place, offset in found.items()}
-
     async def committed(self) -> dict[int, int]:
         """The group's committed offset of each partition, 0 where there is none."""
         found = [await self._consumer.committed(place) for place in self._places]
