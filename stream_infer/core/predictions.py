@@ -1,17 +1,18 @@
 """From vectors and model scores to predictions and outcomes, the same for stream and HTTP."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
+from itertools import repeat
 from operator import attrgetter
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from stream_infer.core.columns import Batch, Floats, Ints
 from stream_infer.core.labels import Joined
-from stream_infer.core.results import Outcome, Prediction, moment, record_id
+from stream_infer.core.results import Outcome, Prediction, encode, moment, record_id
 from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import Vectors, reason_texts
 
@@ -34,6 +35,91 @@ class Scored:
         return Scored(self.models, self.each[start:stop], self.combined[start:stop])
 
 
+class _Wire(msgspec.Struct, frozen=True, gc=False):
+    """A `Prediction` on its way to JSON: the same fields; what all of a batch share is text."""
+
+    prediction_id: str
+    topology: str
+    key: str
+    score: float
+    scores: msgspec.Struct
+    models: msgspec.Raw
+    event_time: datetime
+    predicted_at: msgspec.Raw
+    latency_ms: float | None
+    feature_age_s: float
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions of a batch of m events as columns; `latency_ms` is None without a record.
+
+    `score` float64[m] and `scores` float64[m, M] are NaN where there is no finite number;
+    `age_us` int64[m] as in `Vectors`.
+    """
+
+    topology: str
+    versions: Mapping[str, str]
+    models: tuple[str, ...]
+    ids: Sequence[str]
+    keys: list[str]
+    score: Floats
+    scores: Floats
+    event_times: list[datetime]
+    predicted_at: datetime
+    latency_ms: Floats | None
+    age_us: Ints
+    degraded: list[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def age_s(self) -> Floats:
+        """Age of the oldest batch feature in use, float64[m], NaN where there is none."""
+        return np.where(self.age_us < 0, np.nan, self.age_us / 1e6)
+
+    def objects(self) -> list[Prediction]:
+        """Return them one by one."""
+        return list(map(_decode, self.encoded()))
+
+    def encoded(self) -> list[bytes]:
+        """Return the JSON of each, as `results.encode` writes a `Prediction`."""
+        none: Iterable[None] = repeat(None)
+        return list(
+            map(
+                encode,
+                map(
+                    _Wire,
+                    self.ids,
+                    repeat(self.topology),
+                    self.keys,
+                    self.score.tolist(),
+                    map(_scores_type(self.models), *self.scores.T.tolist()),
+                    repeat(msgspec.Raw(encode(self.versions))),
+                    self.event_times,
+                    repeat(msgspec.Raw(encode(self.predicted_at))),
+                    none if self.latency_ms is None else self.latency_ms.round(3).tolist(),
+                    self.age_s.tolist(),
+                    self.degraded,
+                ),
+            )
+        )
+
+
+_decode = msgspec.json.Decoder(Prediction).decode
+
+
+@cache
+def _scores_type(models: tuple[str, ...]) -> type[msgspec.Struct]:
+    """Return the type of an object with a number by each model's name."""
+    names = {f"m{number}": model for number, model in enumerate(models)}
+    return msgspec.defstruct(
+        "Scores", [(name, float) for name in names], rename=names, frozen=True, gc=False
+    )
+
+
 def make_predictions(
     topology: Topology,
     versions: Mapping[str, str],
@@ -42,44 +128,31 @@ def make_predictions(
     scored: Scored,
     ids: Sequence[str],
     predicted_at: datetime,
-    latency_ms: npt.NDArray[np.float64] | None,
-) -> list[Prediction]:
-    """Return one prediction for each event of `batch` (n, as in `vectors` and `scored`)."""
+    latency_ms: Floats | None,
+) -> Predictions:
+    """Return a prediction for each event of `batch` (m, as in `vectors` and `scored`)."""
     reasons = np.concatenate([vectors.reasons, np.isnan(scored.each)], axis=1)
     names = vectors.reason_names + tuple(f"model:{name}" for name in scored.models)
-    keys = batch.labels(topology.key)
-    rows = zip(
+    return Predictions(
+        topology.name,
+        versions,
+        scored.models,
         ids,
-        keys,
-        scored.combined.tolist(),
-        scored.each.tolist(),
-        map(attrgetter(topology.stream.time), batch.events),
-        [None] * len(batch) if latency_ms is None else latency_ms.round(3).tolist(),
-        vectors.age_us.tolist(),
+        [key or "" for key in batch.labels(topology.key)],
+        scored.combined,
+        scored.each,
+        list(map(attrgetter(topology.stream.time), batch.events)),
+        predicted_at,
+        latency_ms,
+        vectors.age_us,
         reason_texts(reasons, names),
-        strict=True,
     )
-    return [
-        Prediction(
-            prediction_id=identity,
-            topology=topology.name,
-            key=key or "",
-            score=_finite(score),
-            scores={name: _finite(value) for name, value in zip(scored.models, each, strict=True)},
-            models=dict(versions),
-            event_time=event_time,
-            predicted_at=predicted_at,
-            latency_ms=latency,
-            feature_age_s=None if age_us < 0 else age_us / 1e6,
-            degraded=degraded,
-        )
-        for identity, key, score, each, event_time, latency, age_us, degraded in rows
-    ]
 
 
 def record_ids(topology: Topology, topic: str, partition: int, offsets: Ints) -> list[str]:
     """Return the prediction ids of records."""
-    return [record_id(topology.name, topic, partition, offset) for offset in offsets.tolist()]
+    prefix = record_id(topology.name, topic, partition, "")
+    return [f"{prefix}{offset}" for offset in offsets.tolist()]
 
 
 def make_outcomes(
@@ -103,7 +176,3 @@ def make_outcomes(
         )
         for pair in pairs
     ]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

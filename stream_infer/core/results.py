@@ -42,7 +42,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     labelled_at: datetime
 
 
-def record_id(topology: str, topic: str, partition: int, offset: int) -> str:
+def record_id(topology: str, topic: str, partition: int, offset: int | str) -> str:
     """Return the id of what a topology makes of one record.
 
     >>> record_id("flight_delay", "flights", 3, 17)

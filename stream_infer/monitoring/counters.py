@@ -2,13 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.results import Prediction
 from stream_infer.monitoring.metrics import Histogram
 
 LATENCY_BOUNDS_MS = (1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 130, 200, 500, 1_000, 5_000, 30_000)
@@ -62,19 +61,21 @@ class TopologyCounters:
     error_absolute_sum: float = 0.0
     error_square_sum: float = 0.0
 
-    def predicted(self, predictions: Sequence[Prediction]) -> None:
-        """Count the latencies and the degraded inputs of published predictions."""
-        latencies = np.array([p.latency_ms for p in predictions if p.latency_ms is not None])
-        if latencies.size:
-            places = np.searchsorted(LATENCY_BOUNDS_MS, latencies)
-            self.latency_counts += np.bincount(places, minlength=len(self.latency_counts))
-            self.latency_sum_ms += float(latencies.sum())
-        ages = [p.feature_age_s for p in predictions if p.feature_age_s is not None]
-        if ages:
-            self.feature_age_s.observe_many(np.array(ages))
-        for prediction in predictions:
-            if prediction.degraded:
-                self.degraded.update(prediction.degraded)
+    def predicted(
+        self,
+        latency_ms: npt.NDArray[np.float64],
+        age_s: npt.NDArray[np.float64],
+        degraded: Iterable[tuple[str, ...]],
+    ) -> None:
+        """Count latencies, ages of batch features (NaN: none) and degraded inputs of n predictions
+        that are published, each float64[n].
+        """
+        places = np.searchsorted(LATENCY_BOUNDS_MS, latency_ms)
+        self.latency_counts += np.bincount(places, minlength=len(self.latency_counts))
+        self.latency_sum_ms += float(latency_ms.sum())
+        self.feature_age_s.observe_many(age_s)
+        for reasons in filter(None, degraded):
+            self.degraded.update(reasons)
 
     def models_failed(self, failures: Mapping[str, str]) -> None:
         """Count the failures of one micro-batch, `model:NAME:REASON` by model."""

@@ -184,7 +184,7 @@ class Scorer:
             [f"{topology.name}:http:{uuid.uuid4()}" for _ in range(len(batch))],
             moment(self._wall_us()),
             None,
-        )
+        ).objects()
 
     def warm_up(self) -> None:
         """Run the models once, on inputs that are all missing."""

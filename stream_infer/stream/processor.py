@@ -231,6 +231,7 @@ class TopologyProcessor:
         runtime, topology = self._runtime, self._runtime.topology
         state = work.owned.state
         now_us = self._wall_us()
+        latency_ms = (now_us - folded.scored.ingested_us) / 1e3
         pairs = runtime.engine.join_labels(state, folded, scored.combined)
         predictions = make_predictions(
             topology,
@@ -240,24 +241,27 @@ class TopologyProcessor:
             scored,
             record_ids(topology, work.tp.topic, work.tp.partition, folded.scored.offsets),
             moment(now_us),
-            (now_us - folded.scored.ingested_us) / 1e3,
+            latency_ms,
         )
-        outgoing: list[OutgoingRecord] = []
-        emitted = folded.emitted.tolist()
-        for prediction, publish in zip(predictions, emitted, strict=True):
-            payload = encode(prediction)
-            state.results[prediction.key] = payload
-            if publish:
-                outgoing.append(OutgoingRecord(topology.output, prediction.key.encode(), payload))
+        payloads = predictions.encoded()
+        state.results.update(zip(predictions.keys, payloads, strict=True))
+        emitted = folded.emitted
+        chosen = range(len(predictions)) if emitted.all() else np.flatnonzero(emitted).tolist()
+        outgoing = [
+            OutgoingRecord(topology.output, predictions.keys[i].encode(), payloads[i])
+            for i in chosen
+        ]
+        self.counters.predicted(
+            latency_ms[emitted],
+            predictions.age_s[emitted],
+            [predictions.degraded[i] for i in chosen],
+        )
         outcomes = make_outcomes(topology, work.tp.topic, work.tp.partition, folded.kept, pairs)
         for outcome in outcomes:
             outgoing.append(
                 OutgoingRecord(topology.outcomes, outcome.key.encode(), encode(outcome))
             )
             self.counters.outcome(outcome.error)
-        self.counters.predicted(
-            [p for p, publish in zip(predictions, emitted, strict=True) if publish]
-        )
         self._count(work, folded)
         return outgoing + self._dead_letters(work)
 
