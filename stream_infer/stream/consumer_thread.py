@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 
@@ -18,6 +20,19 @@ from stream_infer.stream.settings import StreamSettings
 T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
 faust_log = logging.getLogger("faust.transport")
+
+
+class _Unwrapped(OrderedDict[Any, Any]):
+    """What a fetcher has fetched, by partition; its records stay unwrapped."""
+
+    def __setitem__(self, tp: Any, result: Any) -> None:
+        if isinstance(result, FetchResult):
+            result._partition_records._consumer_record = _as_decoded
+        super().__setitem__(tp, result)
+
+
+def _as_decoded(tp: Any, record: Any) -> Any:
+    return record
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -54,6 +69,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             with contextlib.suppress(Exception):
                 await consumer.stop()
             raise
+        # Each record as decoded: aiokafka's own wrapping costs as much as decoding it.
+        consumer._fetcher._records = _Unwrapped(consumer._fetcher._records)
         self._consumer = consumer
 
     def _create_worker_consumer(self, transport: Any) -> Any:

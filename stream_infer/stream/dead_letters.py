@@ -1,6 +1,6 @@
 """Dead letters: the original record, untouched, with the reason in its headers."""
 
-from stream_infer.stream.processing import ConsumerRecord, OutgoingRecord
+from stream_infer.stream.processing import TP, ConsumerRecord, OutgoingRecord
 
 REASON = "si-reason"
 STAGE = "si-stage"
@@ -15,9 +15,9 @@ REASON_CHARACTERS_MAX = 2_000
 
 
 def dead_letter(
-    record: ConsumerRecord, *, topology: str, topic: str, stage: str, reason: str
+    record: ConsumerRecord, at: TP, *, topology: str, topic: str, stage: str, reason: str
 ) -> OutgoingRecord:
-    """Return the dead letter of a consumed record, for the dead-letter `topic`.
+    """Return the dead letter of a record consumed from `at`, for the dead-letter `topic`.
 
     Key, value (None included) and headers stay as they were; our headers are appended as UTF-8
     text. Headers of an earlier dead letter of the same record (a replay) are replaced.
@@ -25,8 +25,8 @@ def dead_letter(
     ours = {
         REASON: reason[:REASON_CHARACTERS_MAX],
         STAGE: stage,
-        TOPIC: record.topic,
-        PARTITION: str(record.partition),
+        TOPIC: at.topic,
+        PARTITION: str(at.partition),
         OFFSET: str(record.offset),
         TIMESTAMP: str(record.timestamp),
         TOPOLOGY: topology,

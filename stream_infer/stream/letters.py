@@ -8,7 +8,7 @@ import msgspec
 
 from stream_infer.stream.dead_letters import OFFSET, PARTITION, REASON, STAGE, TOPIC, TOPOLOGY
 from stream_infer.stream.log_reader import LogReader, Span
-from stream_infer.stream.processing import ConsumerRecord, Headers, OutgoingRecord
+from stream_infer.stream.processing import Headers, LocatedRecord, OutgoingRecord
 
 OURS = "si-"
 """How our headers begin."""
@@ -82,7 +82,7 @@ def is_mark(headers: Headers) -> bool:
     return REPLAYED_OF in names and STAGE not in names
 
 
-def letter_of(record: ConsumerRecord) -> Letter:
+def letter_of(record: LocatedRecord) -> Letter:
     """Return a record of a dead-letter topic as a letter."""
     texts = _texts(record.headers)
     return Letter(

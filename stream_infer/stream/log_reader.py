@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_infer.core.errors import DeclarationError
-from stream_infer.stream.processing import ConsumerRecord
+from stream_infer.stream.processing import LocatedRecord
 from stream_infer.stream.topics import partition_counts
 
 SILENCE_MAX_S = 30.0
@@ -61,7 +61,7 @@ class LogReader:
         ends = await self._consumer.end_offsets(places)
         return {place.partition: Span(begins[place], ends[place]) for place in places}
 
-    async def records(self, topic: str, spans: Mapping[int, Span]) -> AsyncIterator[ConsumerRecord]:
+    async def records(self, topic: str, spans: Mapping[int, Span]) -> AsyncIterator[LocatedRecord]:
         """Yield the records of the spans, partition by partition, in the order of offsets."""
         for partition, span in sorted(spans.items()):
             place = TopicPartition(topic, partition)
@@ -74,7 +74,7 @@ class LogReader:
                     if record.offset < span.end:
                         yield record
 
-    async def at(self, topic: str, partition: int, offset: int) -> ConsumerRecord | None:
+    async def at(self, topic: str, partition: int, offset: int) -> LocatedRecord | None:
         """Return the record at an offset; None where there is none, or none any more."""
         span = (await self.spans(topic)).get(partition, Span(0, 0))
         if not span.begin <= offset < span.end:
@@ -83,7 +83,7 @@ class LogReader:
             return record
         return None
 
-    async def _next(self, place: TopicPartition, position: int) -> tuple[list[ConsumerRecord], int]:
+    async def _next(self, place: TopicPartition, position: int) -> tuple[list[LocatedRecord], int]:
         """Return the next records and the position after them, which may be past a gap."""
         async with asyncio.timeout(SILENCE_MAX_S):
             while True:

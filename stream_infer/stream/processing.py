@@ -18,12 +18,8 @@ class TP(NamedTuple):
 
 
 class ConsumerRecord(Protocol):
-    """What is read of a consumed record (aiokafka's `ConsumerRecord` has it all)."""
+    """What is read of a consumed record; its topic and partition are known where it came from."""
 
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
     @property
     def offset(self) -> int: ...
     @property
@@ -37,6 +33,15 @@ class ConsumerRecord(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Headers: ...
+
+
+class LocatedRecord(ConsumerRecord, Protocol):
+    """A record that says itself where it was read (aiokafka's `ConsumerRecord` does)."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
 
 
 class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):

@@ -285,6 +285,7 @@ class TopologyProcessor:
         return [
             dead_letter(
                 record,
+                work.tp,
                 topology=topology.name,
                 topic=topology.dead_letters,
                 stage=reject.stage,

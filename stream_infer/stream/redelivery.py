@@ -21,7 +21,7 @@ from stream_infer.stream.letters import (
 )
 from stream_infer.stream.log_reader import LogReader, Span
 from stream_infer.stream.partitioning import Partitioner
-from stream_infer.stream.processing import ConsumerRecord, Headers, OutgoingRecord
+from stream_infer.stream.processing import Headers, LocatedRecord, OutgoingRecord
 from stream_infer.stream.producer import ResultProducer
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.topics import message_bytes_max
@@ -60,7 +60,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def original(
-    record: ConsumerRecord | Letter, source: Source, partitions: int, partitioner: Partitioner
+    record: LocatedRecord | Letter, source: Source, partitions: int, partitioner: Partitioner
 ) -> OutgoingRecord:
     """Return the record as it was sent to the stream first, our headers taken off.
 
@@ -151,7 +151,7 @@ class Replay:
             report.before += 1
             return
         why = self._foreign(source)
-        record: ConsumerRecord | Letter | None = letter
+        record: LocatedRecord | Letter | None = letter
         if why is None and source is not None and letter.lacks_body:
             record = await self._sources.at(*source)
             if record is None:

@@ -19,6 +19,7 @@ from stream_infer.stream.letters import (
     mark_of,
 )
 from stream_infer.stream.partitioning import Partitioner
+from stream_infer.stream.processing import TP
 from stream_infer.stream.redelivery import original
 
 header_lists = st.lists(
@@ -34,7 +35,14 @@ def consumed(**fields: Any) -> Any:
 
 def set_aside(record: Any, stage: str = "decode", reason: str = "no JSON") -> Letter:
     """The letter of a record, as read from the dead-letter topic."""
-    letter = dead_letter(record, topology="t", topic="t.dead_letters", stage=stage, reason=reason)
+    letter = dead_letter(
+        record,
+        TP(record.topic, record.partition),
+        topology="t",
+        topic="t.dead_letters",
+        stage=stage,
+        reason=reason,
+    )
     fields = {"key": letter.key, "value": letter.value, "headers": letter.headers}
     return letter_of(consumed(topic=letter.topic, partition=3, offset=40, **fields))
 

@@ -12,7 +12,7 @@ from stream_infer.core.errors import SettingsError
 from stream_infer.stream.dead_letters import HEADERS, dead_letter
 from stream_infer.stream.pacing import WINDOW_S, Pacer
 from stream_infer.stream.partitioning import Partitioner, record_bytes
-from stream_infer.stream.processing import OutgoingRecord
+from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.settings import StreamSettings
 
 optional_bytes = st.none() | st.binary(max_size=50)
@@ -31,7 +31,14 @@ def test_a_dead_letter_is_the_record_itself_with_the_reason_in_its_headers(
         topic="flights", partition=3, offset=77, timestamp=1_380_000_000_123, key=key, value=value
     )
     record.headers = headers
-    letter = dead_letter(record, topology="delay", topic="dead", stage="decode", reason=reason)
+    letter = dead_letter(
+        record,
+        TP(record.topic, record.partition),
+        topology="delay",
+        topic="dead",
+        stage="decode",
+        reason=reason,
+    )
     assert (letter.topic, letter.key, letter.value) == ("dead", key, value)
     assert letter.headers[: len(headers)] == tuple(headers)
     ours = dict(letter.headers[len(headers) :])
@@ -47,11 +54,15 @@ def test_a_dead_letter_of_a_replayed_dead_letter_has_each_header_once():
     first = SimpleNamespace(
         topic="t", partition=0, offset=1, timestamp=1, key=None, value=None, headers=[("a", b"b")]
     )
-    letter = dead_letter(first, topology="x", topic="dead", stage="s", reason="one")
+    letter = dead_letter(
+        first, TP(first.topic, first.partition), topology="x", topic="dead", stage="s", reason="one"
+    )
     again = SimpleNamespace(
         topic="t", partition=0, offset=9, timestamp=2, key=None, value=None, headers=letter.headers
     )
-    second = dead_letter(again, topology="x", topic="dead", stage="s", reason="two")
+    second = dead_letter(
+        again, TP(again.topic, again.partition), topology="x", topic="dead", stage="s", reason="two"
+    )
     assert [name for name, _ in second.headers] == ["a", *HEADERS]
     assert dict(second.headers)["si-reason"] == b"two"
 

@@ -12,7 +12,7 @@ from stream_infer.core.topology import Topology
 from stream_infer.stream.dead_letters import dead_letter, unpublished
 from stream_infer.stream.letters import Selection, is_mark
 from stream_infer.stream.log_reader import LogReader
-from stream_infer.stream.processing import OutgoingRecord
+from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.redelivery import BATCH_RECORDS, Replay, Report
 from tests.laws.shop import Record, shop_topology
 from tests.servers.kafka import Kafka
@@ -35,7 +35,12 @@ class Place:
         record = Record(topic or self.source, 0, offset, 1_000, key.encode(), b"body-%d" % offset)
         self.put(
             dead_letter(
-                record, topology=self.topology.name, topic=self.dead, stage="decode", reason="bad"
+                record,
+                TP(record.topic, record.partition),
+                topology=self.topology.name,
+                topic=self.dead,
+                stage="decode",
+                reason="bad",
             )
         )
 
@@ -100,7 +105,11 @@ async def test_a_letter_without_body_goes_back_as_its_record_while_that_is_kept(
 async def test_a_record_with_neither_key_nor_body_goes_back(place: Place) -> None:
     record = Record(place.source, 1, 0, 1_000, None, None, (("trace", b"1"),))
     fields = {"topology": place.topology.name, "topic": place.dead}
-    place.put(dead_letter(record, **fields, stage="decode", reason="null body"))
+    place.put(
+        dead_letter(
+            record, TP(record.topic, record.partition), **fields, stage="decode", reason="null body"
+        )
+    )
     for replayed in (1, 0):
         assert (await place.replay()).replayed == replayed
     (back,) = await place.held(place.source)
@@ -153,7 +162,14 @@ async def test_what_the_topic_refuses_is_told_and_tried_again_next_time(
     record = Record(topology.stream.name, 0, 0, 1_000, b"a", b"x" * 5_000)
     producer = Producer({"bootstrap.servers": kafka_server.bootstrap})
     for letter in (record, record._replace(offset=1, value=b"small")):
-        made = dead_letter(letter, topology=name, topic=topology.dead_letters, stage="s", reason="")
+        made = dead_letter(
+            letter,
+            TP(letter.topic, letter.partition),
+            topology=name,
+            topic=topology.dead_letters,
+            stage="s",
+            reason="",
+        )
         producer.produce(made.topic, made.value, made.key, headers=list(made.headers))
     producer.flush()
     for replayed in (1, 0):
