@@ -1,9 +1,10 @@
 # Everything needs only Python 3.11 to 3.13 and make; what it installs goes into .venv (and .kafka).
 PYTHON ?= python3
 ARGS ?=
-PACKAGES := stream_infer topologies features tests tools deploy
+ONLY ?=
+PACKAGES := stream_infer topologies features tests tools deploy benchmarks
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults check evaluate lock clean environment kafka
+.PHONY: help demo test faults bench check evaluate lock clean environment kafka
 
 help:  ## Show these lines
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -21,6 +22,10 @@ test: environment kafka  ## Run all tests, on a real Kafka and a real Redis
 
 faults: environment kafka  ## Break servers and workers under load, verify each result (ARGS="--only kill --seeds 50")
 	@exec .venv/bin/python tools/foreground.py .venv/bin/python -m tests.faults $(ARGS)
+
+bench: environment kafka  ## Measure, print tables, write benchmarks/results/DATE.json (ONLY="worker http")
+	@exec .venv/bin/python tools/foreground.py .venv/bin/python -m benchmarks \
+		--results benchmarks/results $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 check: environment  ## Lint, formatting, strict types, and which part may import which
 	.venv/bin/ruff check $(PACKAGES)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import subprocess
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -49,8 +49,8 @@ _JVM = ["-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto
 class Kafka:
     """One broker in a folder of its own; its data and its address outlive `stop` and `kill`.
 
-    `settings` are further broker settings. `Kafka.running(address)` stands for a broker that is not
-    ours: it can be used, not stopped.
+    `settings` are further broker settings, `jvm` the Java options but for the heap's limit.
+    `Kafka.running(address)` stands for a broker that is not ours: it can be used, not stopped.
     """
 
     def __init__(
@@ -59,11 +59,13 @@ class Kafka:
         *,
         settings: Mapping[str, str] | None = None,
         heap: str = "512m",
+        jvm: Sequence[str] = _JVM,
         start_timeout_s: float = 60.0,
     ) -> None:
         self.directory = directory
         self.settings = dict(settings or {})
         self.heap = heap
+        self.jvm = list(jvm)
         self.start_timeout_s = start_timeout_s
         self.bootstrap = ""
         self.owned = True
@@ -192,7 +194,7 @@ class Kafka:
 
     def _java(self, *arguments: str, heap: str) -> list[str]:
         logging = Path(__file__).with_name("log4j2.properties")
-        jvm = [*_JVM, f"-Xmx{heap}"] if heap != "128m" else [*_JVM[1:], f"-Xmx{heap}"]
+        jvm = [*self.jvm, f"-Xmx{heap}"] if heap != "128m" else [*_JVM[1:], f"-Xmx{heap}"]
         return [
             java(),
             *jvm,

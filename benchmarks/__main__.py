@@ -1,0 +1,106 @@
+"""Measure: `python -m benchmarks [--only NAME ...] [--json]`; `make bench` does it."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks import worker
+from benchmarks.figures import Figure, table, text_of
+from benchmarks.machine import commit, machine, versions
+from benchmarks.options import Options
+from benchmarks.place import Place
+
+RESULTS = Path(__file__).with_name("results")
+
+PARTS: dict[str, Callable[[Place, Options], list[Figure]]] = {
+    "worker": worker.measure,
+}
+
+
+def main() -> int:
+    """Run the parts asked for; print their tables, or one JSON object; write the results."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        choices=[*PARTS],
+        metavar="NAME",
+        help=", ".join(PARTS),
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no tables")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="where to write DATE.json (default: nowhere)"
+    )
+    parser.add_argument("--keys", nargs="+", type=int, metavar="N", help="numbers of keys")
+    parser.add_argument(
+        "--draws", nargs="+", choices=["uniform", "zipf"], help="how keys are drawn"
+    )
+    parser.add_argument("--events", type=int, metavar="N", help="measured events of a backlog")
+    parser.add_argument("--runs", type=int, metavar="N", help="repetitions for a median")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="the worker's profile: .svg, .json (speedscope), .txt by py-spy, else by cProfile",
+    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep data and logs here")
+    arguments = parser.parse_args()
+    chosen: dict[str, Any] = {
+        field.name: tuple(value) if isinstance(value, list) else value
+        for field in dataclasses.fields(Options)
+        if (value := getattr(arguments, field.name, None)) is not None
+    }
+    with ExitStack() as stack:
+        folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        report = run(arguments.only or list(PARTS), Options(**chosen), folder, quiet=arguments.json)
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    if arguments.results:
+        write(report, arguments.results)
+    return 0
+
+
+def run(parts: list[str], options: Options, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Run parts on servers of their own; return all that is to be kept of them."""
+    report: dict[str, Any] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": versions(),
+        "parts": {},
+    }
+    with Place.started(folder) as place:
+        for name in parts:
+            start_s = time.monotonic()
+            figures = PARTS[name](place, options)
+            took_s = round(time.monotonic() - start_s, 1)
+            report["parts"][name] = {"took_s": took_s, "figures": msgspec.to_builtins(figures)}
+            if not quiet:
+                print(f"\n{name} ({took_s:.0f} s)\n{text_of(table(figures))}", flush=True)
+    return report
+
+
+def write(report: dict[str, Any], folder: Path) -> Path:
+    """Write the results of a day; parts that were not measured again stay as they were."""
+    path = folder / f"{report['date']}.json"
+    before = json.loads(path.read_text()) if path.is_file() else {"parts": {}}
+    merged = report | {"parts": before["parts"] | report["parts"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
