@@ -34,6 +34,6 @@ class Partitioner:
 def record_bytes(record: OutgoingRecord) -> int:
     """Return the most that a record takes in a batch of its own, uncompressed."""
     size = len(record.key or b"") + len(record.value or b"") + BATCH_OVERHEAD_BYTES
-    for name, value in record.headers:
-        size += len(name.encode()) + len(value) + 10
+    if record.headers:
+        size += sum(len(name.encode()) + len(value) + 10 for name, value in record.headers)
     return size

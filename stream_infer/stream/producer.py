@@ -134,21 +134,23 @@ class ResultProducer:
 
     async def _parcels(self, records: Iterable[OutgoingRecord]) -> Delivery:
         """Group records by partition, leaving out those too large for their topic."""
-        partitions: dict[str, list[int]] = {}
+        topics: dict[str, tuple[list[int], int]] = {}
         groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
         refused: list[RecordTooLarge] = []
         choose = self._partitioner.partition
         for record in records:
             topic = record.topic
-            if topic not in partitions:
-                partitions[topic] = await self._partitions(topic)
-            limit = self._limits.get(topic, self._settings.message_bytes_max)
+            known = topics.get(topic)
+            if known is None:
+                limit = self._limits.get(topic, self._settings.message_bytes_max)
+                known = topics[topic] = await self._partitions(topic), limit
+            partitions, limit = known
             if (size := record_bytes(record)) > limit:
                 refused.append(RecordTooLarge(record, size, limit))
                 continue
             partition = record.partition
             if partition is None:
-                partition = choose(record.key, partitions[topic])
+                partition = choose(record.key, partitions)
             group = groups.get((topic, partition))
             if group is None:
                 groups[topic, partition] = [record]
