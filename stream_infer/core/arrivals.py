@@ -38,6 +38,17 @@ class Source(NamedTuple):
     field: str | None
 
 
+class Observing(NamedTuple):
+    """Which events are the view's `own`, bool[n]; the others are of another stream, and observe.
+
+    Observers are not folded. One that is more than `lateness_us` behind the newest own event of its
+    row sees the row as of that time before it: what came earlier may have left the row already.
+    """
+
+    own: Bools
+    lateness_us: int
+
+
 class Arrivals:
     """Events of one micro-batch, sorted by row, and by offset within a row.
 
@@ -48,7 +59,14 @@ class Arrivals:
     """
 
     def __init__(
-        self, shard: Shard, batch: EventColumns, order: Ints, row: Ints, *, alone: bool
+        self,
+        shard: Shard,
+        batch: EventColumns,
+        order: Ints,
+        row: Ints,
+        *,
+        alone: bool,
+        observing: Observing | None = None,
     ) -> None:
         self.shard = shard
         self.batch = batch
@@ -69,6 +87,12 @@ class Arrivals:
         self.group_row: Ints = row[self.starts[:-1]]
         self.group_old_us: Ints = self.take(UPDATED, self.group_row)
         self.old_us: Ints = self.group_old_us[self.group]
+        self.own: Bools | None = None
+        if observing is not None:
+            self.own = observing.own[order]
+            newest_us = np.maximum(self.old_us, self._newest_own_us())
+            seen_us = np.maximum(self.times_us, newest_us - observing.lateness_us)
+            self.times_us = np.where(self.own, self.times_us, seen_us)
         self._panes: dict[int, Panes] = {}
         self._once: dict[Any, Any] = {}
 
@@ -77,8 +101,16 @@ class Arrivals:
 
     @cached_property
     def group_time_us(self) -> Ints:
-        """Latest event time of each group, int64[G]."""
-        return np.maximum.reduceat(self.times_us, self.starts[:-1])
+        """Latest event time of each group, int64[G]; observers do not count."""
+        times_us = self.times_us if self.own is None else np.where(self.own, self.times_us, 0)
+        return np.maximum.reduceat(times_us, self.starts[:-1])
+
+    @property
+    def changed_rows(self) -> Ints:
+        """Rows into which an event is folded."""
+        if self.own is None:
+            return self.group_row
+        return self.group_row[np.logical_or.reduceat(self.own, self.starts[:-1])]
 
     def panes(self, ring: Ring) -> Panes:
         """Return where the events stand among the tiles of a ring."""
@@ -124,13 +156,26 @@ class Arrivals:
         flat, index = self._at(name, rows, slots)
         np.maximum.at(flat, index, values)
 
+    def _newest_own_us(self) -> Ints:
+        """Return the newest own event time of each event's group up to it; 0 where there is none.
+
+        int64[n], in the order of the arrivals.
+        """
+        assert self.own is not None
+        own_us = np.where(self.own, self.times_us, 0)
+        by_time = np.argsort(own_us, kind="stable")
+        rank = np.empty(len(own_us), np.int64)
+        rank[by_time] = self.positions
+        base = self.group * len(own_us)
+        return own_us[by_time[np.maximum.accumulate(base + rank) - base]]
+
     def _at(self, name: str, rows: Ints, slots: Ints | int) -> tuple[npt.NDArray[Any], Ints]:
         flat, length, offset = self.shard.cells(name)
         return flat, rows * length + (slots + offset)
 
     def _matched(self, source: Source) -> Bools:
         if source.types is None:
-            mask = np.ones(len(self), bool)
+            mask = np.ones(len(self), bool) if self.own is None else self.own.copy()
         else:
             mask = np.isin(self.batch.kinds[self.order], source.types)
         if source.field is not None:

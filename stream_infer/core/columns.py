@@ -1,15 +1,15 @@
 """From the bytes of a micro-batch to columns, in one step; what is unacceptable is set aside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.events import Event
+from stream_infer.core.events import Event, FieldInfo
 from stream_infer.core.stream import Stream
 from stream_infer.core.windows import RESOLUTION_DEFAULT
 
@@ -33,16 +33,23 @@ class Reject:
     reason: str
 
 
+class EventTypes(Protocol):
+    """Anything that knows the fields of the event types of a batch."""
+
+    @property
+    def fields(self) -> Mapping[type[Event], dict[str, FieldInfo]]: ...
+
+
 @dataclass(slots=True)
 class Batch:
     """Acceptable events of one partition in offset order, and columns of them on demand.
 
     `positions` int32[n] index what was consumed; `offsets`, `ingested_us` (the record's broker
-    timestamp) and `times_us` (event time) are int64[n]; `kinds` int8[n] index the stream's event
-    types.
+    timestamp) and `times_us` (event time) are int64[n]; `kinds` int8[n] index the event types, and
+    `sources` int8[n] the topology's streams: None where there is but one.
     """
 
-    stream: Stream
+    stream: EventTypes
     events: list[Event]
     positions: npt.NDArray[np.int32]
     offsets: Ints
@@ -50,6 +57,7 @@ class Batch:
     times_us: Ints
     kinds: npt.NDArray[np.int8]
     rejects: list[Reject] = field(default_factory=list)
+    sources: npt.NDArray[np.int8] | None = None
     _columns: dict[str, Floats] = field(default_factory=dict)
     _labels: dict[str, list[str | None]] = field(default_factory=dict)
     _keys: dict[tuple[str, ...], list[str | None]] = field(default_factory=dict)
@@ -93,6 +101,7 @@ class Batch:
             self.ingested_us[chosen],
             self.times_us[chosen],
             self.kinds[chosen],
+            sources=None if self.sources is None else self.sources[chosen],
         )
         taken._columns = {name: column[chosen] for name, column in self._columns.items()}
         return taken

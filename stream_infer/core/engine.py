@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.columns import Batch, Bools, Floats, decode, decoder
+from stream_infer.core import several
+from stream_infer.core.columns import Batch, Bools, Floats
 from stream_infer.core.errors import StateError
 from stream_infer.core.fold import fold, read
 from stream_infer.core.inputs import BatchLayout
@@ -27,7 +28,8 @@ class Folded:
     """A batch after its events are in the state.
 
     `kept` are the events that count; `scored` those of them that get a score, at `scored_at`
-    int64[m] in `kept`, with their `vectors`; `emitted` bool[m] says which of these are published;
+    int64[m] in `kept`, with their `vectors`; `fresh` bool[n] says which kept events have results
+    that were not published before, and `emitted` bool[m] which of the scored ones;
     `label_rows` are the kept events' rows in the label shard, -1 where an event has no label key.
     `late` and `duplicates` are positions in what was consumed.
     """
@@ -37,6 +39,7 @@ class Folded:
     scored_at: npt.NDArray[np.int64]
     label_rows: npt.NDArray[np.int64]
     vectors: Vectors
+    fresh: Bools
     emitted: Bools
     late: npt.NDArray[np.int32]
     duplicates: npt.NDArray[np.int32]
@@ -52,20 +55,28 @@ class Engine:
         self.layout = layout
         self.vector_names = topology.vector_names(layout)
         self.schema = _schema(topology)
-        self._decode_one = decoder(topology.stream)
 
     def decode(
         self,
         values: Sequence[bytes | None],
         offsets: npt.NDArray[np.int64],
         ingested_us: npt.NDArray[np.int64] | None,
+        sources: npt.NDArray[np.int8] | None = None,
     ) -> Batch:
-        """Decode consumed values; see `core.columns.decode`."""
-        return decode(self.topology.stream, self._decode_one, values, offsets, ingested_us)
+        """Decode consumed values, of the scored stream where `sources` does not say otherwise.
+
+        See `Sources.decode`.
+        """
+        topology = self.topology
+        if sources is None and len(topology.streams) > 1:
+            sources = np.full(len(values), topology.sources.index(topology.stream.name), np.int8)
+        return topology.sources.decode(values, offsets, ingested_us, sources)
 
     def shard_keys(self, batch: Batch) -> dict[str, list[str | None]]:
         """Return, for each shard, the key of each event's row; None where it has none."""
         topology = self.topology
+        if len(topology.streams) > 1:
+            return several.shard_keys(topology, batch)
         keys = {view.name: batch.keys(view.by) for view in topology.views}
         event_id = topology.stream.event_id
         if event_id is not None:
@@ -102,10 +113,15 @@ class Engine:
         kept = batch.take(keep)
         on = self.scored_mask(kept)
         scored = kept.take(on)
+        fresh = state.emits(kept.offsets, kept.sources)
         view_values: dict[str, Floats] = {}
         for view in topology.views:
-            shard = state.shards[view.name]
-            view_values[view.name] = fold(view.plan, shard, rows[view.name][keep], kept)[on]
+            shard, places = state.shards[view.name], rows[view.name][keep]
+            if kept.sources is None:
+                view_values[view.name] = fold(view.plan, shard, places, kept)[on]
+            else:
+                values = several.fold_view(topology, view, shard, places, kept, on)
+                view_values[view.name] = values
         if batch_columns is not None:
             batch_columns = batch_columns.take(keep[self.scored_mask(batch)])
         return Folded(
@@ -114,7 +130,8 @@ class Engine:
             scored_at=np.flatnonzero(on),
             label_rows=rows[LABELS][keep] if LABELS in rows else np.zeros(0, np.int64),
             vectors=assemble(topology, self.layout, scored, view_values, batch_columns),
-            emitted=scored.offsets >= state.emit_from,
+            fresh=fresh,
+            emitted=fresh[on],
             late=batch.positions[~on_time],
             duplicates=batch.positions[on_time & ~first],
         )
@@ -134,7 +151,8 @@ class Engine:
         score_of = np.full(len(kept), np.nan)
         score_of[folded.scored_at] = scores
         values = kept.column(label.value)
-        label_kind = self.topology.stream.event_types.index(label.of)
+        label_kind = self.topology.event_types.index(label.of)
+        fresh = folded.fresh.tolist()
         pairs: list[Joined] = []
         touched: list[int] = []
         events = zip(folded.label_rows.tolist(), kept.kinds.tolist(), strict=True)
@@ -150,7 +168,7 @@ class Engine:
             elif kind == label_kind:
                 pair = join_label(shard, row, i, time_us, float(values[i]), label.within_us)
                 touched.append(row)
-            if pair is not None and offset >= state.emit_from:
+            if pair is not None and fresh[i]:
                 pairs.append(pair)
         shard.touch(np.array(touched, np.int64))
         return pairs
@@ -163,18 +181,20 @@ class Engine:
         for view in self.topology.views:
             shard = shards[view.name]
             rows, _ = shard.lookup(batch.keys(view.by))
-            values[view.name] = read(view.plan, shard, rows, batch)
+            if batch.sources is None:
+                values[view.name] = read(view.plan, shard, rows, batch)
+            else:
+                values[view.name] = several.read_view(self.topology, view, shard, rows, batch)
         return assemble(self.topology, self.layout, batch, values, batch_columns)
 
     def _on_time(self, state: PartitionState, batch: Batch) -> Bools:
         """Advance the partition's clock; return bool[n]: which events are within lateness."""
-        if not len(batch):
-            return np.ones(0, bool)
-        newest = np.maximum.accumulate(batch.times_us)
-        before = np.concatenate(([state.stream_time_us], newest[:-1]))
-        before = np.maximum(before, state.stream_time_us)
-        state.stream_time_us = max(state.stream_time_us, int(newest[-1]))
-        on_time: Bools = batch.times_us >= before - self.topology.stream.lateness_us
+        if batch.sources is not None:
+            return several.on_time(self.topology, state, batch)
+        on_time, newest_us = several.within_lateness(
+            batch.times_us, state.stream_times_us[0], self.topology.stream.lateness_us
+        )
+        state.stream_times_us = (newest_us,)
         return on_time
 
     def _rows(self, state: PartitionState, batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
@@ -194,6 +214,8 @@ class Engine:
         on_time: Bools,
         rows: Mapping[str, npt.NDArray[np.int64]],
     ) -> Bools:
+        if IDS in rows and batch.sources is not None:
+            return several.first_of_ids(self.topology, state, batch, on_time, rows[IDS])
         first = np.ones(len(batch), bool)
         if IDS in rows and len(batch):
             within_us = self.topology.stream.duplicates_within_us
@@ -204,8 +226,8 @@ class Engine:
 
 def _schema(topology: Topology) -> str:
     """Return text that changes with whatever makes stored rows of a topology mean something else:
-    the log they are folded from, and each view's name, key and features.
+    the logs they are folded from, and each view's name, key and features.
     """
-    stream = topology.stream
+    streams = (f"{stream.name}({stream.key})" for stream in topology.streams)
     views = (f"{view.name}({','.join(view.by)})={view.plan.schema}" for view in topology.views)
-    return ";".join((f"{stream.name}({stream.key})", *views))
+    return ";".join((*streams, *views))

@@ -6,7 +6,7 @@ However a log is cut into batches, answers and rows are the same, bit for bit.
 import numpy as np
 
 from stream_infer.core.arrays import Floats, Ints
-from stream_infer.core.arrivals import UPDATED, Arrivals, EventColumns
+from stream_infer.core.arrivals import UPDATED, Arrivals, EventColumns, Observing
 from stream_infer.core.shard import EMPTY_ROW, Shard
 from stream_infer.core.windows import ViewPlan
 
@@ -15,26 +15,39 @@ PIECE = 1 << PIECE_BITS  # larger pieces fall out of the processor's caches
 PIECE_BYTES = 1 << 26  # rows of one piece, which are copied where they skip many tiles
 
 
-def read(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Floats:
+def read(
+    plan: ViewPlan,
+    shard: Shard,
+    rows: Ints,
+    batch: EventColumns,
+    observing: Observing | None = None,
+) -> Floats:
     """Answer each event from the stored rows alone: float64[n, F], NaN where missing.
 
-    `rows` int64[n] are the events' rows; -1 reads as an empty row. Changes nothing.
+    `rows` int64[n] are the events' rows; -1 reads as an empty row. Changes nothing. `observing`
+    says which events are of another stream than the view's.
     """
     answers = np.empty((len(batch), len(plan.features)))
     places = np.arange(len(batch))
     size = piece_of(plan)
     for start in range(0, len(batch), size):
         order = places[start : start + size]
-        answers[order] = _answer_alone(plan, shard, rows, batch, order)
+        answers[order] = _answer_alone(plan, shard, rows, batch, order, observing)
     return answers
 
 
-def fold(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Floats:
+def fold(
+    plan: ViewPlan,
+    shard: Shard,
+    rows: Ints,
+    batch: EventColumns,
+    observing: Observing | None = None,
+) -> Floats:
     """Answer each event as it is processed, in offset order, and fold it into its row.
 
     Returns float64[n, F]: each event sees its row with all events before it in the batch. `rows`
     int64[n] are the events' rows; where -1, the event is answered as from an empty row and is not
-    folded. Changed rows become dirty.
+    folded. Changed rows become dirty. Events that only observe are answered and not folded.
     """
     answers = np.empty((len(batch), len(plan.features)))
     size = piece_of(plan)
@@ -47,16 +60,16 @@ def fold(plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns) -> Float
         keyless = int(np.searchsorted(row, 0))
         if keyless:
             nowhere, order, row = order[:keyless], order[keyless:], row[keyless:]
-            answers[nowhere] = _answer_alone(plan, shard, rows, batch, nowhere)
+            answers[nowhere] = _answer_alone(plan, shard, rows, batch, nowhere, observing)
         if not len(row):
             continue
-        arrivals = Arrivals(shard, batch, order, row, alone=False)
+        arrivals = Arrivals(shard, batch, order, row, alone=False, observing=observing)
         answers[order] = _answer(plan, arrivals)
         for aggregate in plan.aggregates:
             aggregate.fold(arrivals)
         newest_us = np.maximum(arrivals.group_old_us, arrivals.group_time_us)
         arrivals.put(UPDATED, arrivals.group_row, newest_us)
-        shard.touch(arrivals.group_row)
+        shard.touch(arrivals.changed_rows)
     return answers
 
 
@@ -66,10 +79,15 @@ def piece_of(plan: ViewPlan) -> int:
 
 
 def _answer_alone(
-    plan: ViewPlan, shard: Shard, rows: Ints, batch: EventColumns, order: Ints
+    plan: ViewPlan,
+    shard: Shard,
+    rows: Ints,
+    batch: EventColumns,
+    order: Ints,
+    observing: Observing | None,
 ) -> Floats:
     row = np.where(rows[order] < 0, EMPTY_ROW, rows[order])
-    return _answer(plan, Arrivals(shard, batch, order, row, alone=True))
+    return _answer(plan, Arrivals(shard, batch, order, row, alone=True, observing=observing))
 
 
 def _answer(plan: ViewPlan, arrivals: Arrivals) -> Floats:

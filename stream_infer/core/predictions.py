@@ -149,23 +149,30 @@ def make_predictions(
     )
 
 
-def record_ids(topology: Topology, topic: str, partition: int, offsets: Ints) -> list[str]:
-    """Return the prediction ids of records."""
-    prefix = record_id(topology.name, topic, partition, "")
+def record_ids(topology: Topology, partition: int, offsets: Ints) -> list[str]:
+    """Return the prediction ids of records of the scored stream."""
+    prefix = record_id(topology.name, topology.stream.name, partition, "")
     return [f"{prefix}{offset}" for offset in offsets.tolist()]
 
 
 def make_outcomes(
-    topology: Topology, topic: str, partition: int, kept: Batch, pairs: Sequence[Joined]
+    topology: Topology, partition: int, kept: Batch, pairs: Sequence[Joined]
 ) -> list[Outcome]:
     """Return the outcome of each pair of prediction and label; `kept` is the batch it arose in."""
     if not pairs or topology.label is None:
         return []
     keys = kept.labels(topology.label.key)
+    scored = topology.stream.name
+
+    def topic(event: int) -> str:
+        return scored if kept.sources is None else topology.streams[kept.sources[event]].name
+
     return [
         Outcome(
-            outcome_id=record_id(topology.name, topic, partition, int(kept.offsets[pair.event])),
-            prediction_id=record_id(topology.name, topic, partition, pair.offset),
+            outcome_id=record_id(
+                topology.name, topic(pair.event), partition, int(kept.offsets[pair.event])
+            ),
+            prediction_id=record_id(topology.name, scored, partition, pair.offset),
             topology=topology.name,
             key=keys[pair.event] or "",
             score=pair.score,

@@ -1,8 +1,15 @@
-"""Everything that a topology remembers of one partition, as a fold of a prefix of its log."""
+"""Everything that a topology remembers of one partition, as a fold of a prefix of its log.
+
+The log of a partition is that of its topic, or the logs of several topics merged by event time.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
+from stream_infer.core.arrays import Bools, Ints
 from stream_infer.core.labels import ID_ROW, LABEL_ROW
 from stream_infer.core.shard import Shard
 from stream_infer.core.topology import Topology
@@ -11,6 +18,9 @@ IDS = "@ids"
 LABELS = "@labels"
 RESULTS = "@results"
 ROWS_MAX = 1 << 31  # a caller bounds the rows by evicting between micro-batches
+
+Position = tuple[int, ...]
+"""An offset, or another number, for each stream of a topology, in the order of `streams`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +36,8 @@ class StoredRows:
 class Snapshot:
     """Rows changed since the last snapshot, and the log position up to which they are folded."""
 
-    next_offset: int
-    stream_time_us: int
+    position: Position
+    stream_times_us: Position
     rows: list[StoredRows]
 
 
@@ -35,18 +45,28 @@ class Snapshot:
 class PartitionState:
     """Rows of one partition in memory, and its position.
 
-    `next_offset` is the first record not folded yet; records below `emit_from` are folded without
-    being emitted, since their results were acknowledged before a restart; `stream_time_us` is the
-    newest event time seen. `results` holds the latest result by key since the last snapshot.
+    `position` has the first offset of each stream that is not folded yet; records below
+    `emit_from` are folded without being emitted, since their results were acknowledged before a
+    restart; `stream_times_us` are the newest event times seen. `results` holds the latest result by
+    key since the last snapshot.
     """
 
     partition: int
-    next_offset: int
-    emit_from: int
-    stream_time_us: int
+    position: Position
+    emit_from: Position
+    stream_times_us: Position
     shards: dict[str, Shard]
     ttl_ms: Mapping[str, int]
     results: dict[str, bytes] = field(default_factory=dict)
+
+    def emits(self, offsets: Ints, sources: npt.NDArray[np.int8] | None) -> Bools:
+        """Return bool[n]: which records' results were not published before a restart.
+
+        `offsets` int64[n] are those of streams `sources` int8[n] (None: there is but one stream).
+        """
+        if sources is None:
+            return offsets >= self.emit_from[0]
+        return offsets >= np.array(self.emit_from)[sources]
 
     def snapshot(self) -> Snapshot:
         """Take the rows changed since the last call; the caller must store them."""
@@ -56,38 +76,40 @@ class PartitionState:
             StoredRows(name, self.ttl_ms[name], found) for name, found in changed.items() if found
         ]
         self.results = {}
-        return Snapshot(self.next_offset, self.stream_time_us, rows)
+        return Snapshot(self.position, self.stream_times_us, rows)
 
 
 def new_state(
     topology: Topology,
     partition: int,
     *,
-    next_offset: int = 0,
-    emit_from: int = 0,
-    stream_time_us: int = 0,
+    position: Position | None = None,
+    emit_from: Position | None = None,
+    stream_times_us: Position | None = None,
     catch_up_us: int = 0,
 ) -> PartitionState:
-    """Return a partition's state at a position, with no row in memory yet.
+    """Return a partition's state at a position (default: the beginning), with no row in memory yet.
 
     Stored rows may expire when idle for their horizon plus `catch_up_us`: windows follow event
     time and expiry the wall clock, so a worker that far behind must still find them.
     """
     shards = {view.name: Shard(view.plan.row_dtype, ROWS_MAX) for view in topology.views}
     horizons = {view.name: view.plan.horizon_us for view in topology.views}
-    if topology.stream.event_id is not None:
+    with_ids = [stream for stream in topology.streams if stream.event_id is not None]
+    if with_ids:
         shards[IDS] = Shard(ID_ROW, ROWS_MAX)
-        horizons[IDS] = topology.stream.duplicates_within_us
+        horizons[IDS] = max(stream.duplicates_within_us for stream in with_ids)
     if topology.label is not None:
         shards[LABELS] = Shard(LABEL_ROW, ROWS_MAX)
         horizons[LABELS] = topology.label.within_us
     ttl_ms = {name: (us + catch_up_us) // 1000 for name, us in horizons.items()}
     ttl_ms[RESULTS] = topology.keep_results_us // 1000
+    nowhere = (0,) * len(topology.streams)
     return PartitionState(
         partition,
-        next_offset,
-        emit_from,
-        stream_time_us,
+        position or nowhere,
+        emit_from or nowhere,
+        stream_times_us or nowhere,
         shards,
         ttl_ms,
     )

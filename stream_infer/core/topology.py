@@ -9,6 +9,7 @@ from stream_infer.core.durations import microseconds
 from stream_infer.core.errors import DeclarationError
 from stream_infer.core.events import Event, fields_of
 from stream_infer.core.inputs import BatchLayout, FeastInput, FieldsInput
+from stream_infer.core.sources import Sources, check_sources
 from stream_infer.core.stream import Stream, View, check_topic
 
 
@@ -39,7 +40,8 @@ class Topology:
 
     `inputs` make the models' vector, in this order. `key` names the field by which a result is
     looked up (default: the label's key, else the stream's key); the latest result of each key
-    stays readable for `keep_results`. `stream` is needed only where no input is a view.
+    stays readable for `keep_results`. `stream` is the one that has `on`; it must be given only
+    where no input is a view of it.
 
     Raises DeclarationError, naming the culprit, when a part does not fit another.
     """
@@ -64,7 +66,8 @@ class Topology:
         self.output = output
         self.label = label
         self.keep_results_us = microseconds(keep_results, f"topology {name!r}, keep_results")
-        self.stream = self._stream_of(stream)
+        self.sources = Sources(self._streams_of(stream))
+        self.stream = self._scored_stream()
         self.key = key or (label.key if label else self.stream.key)
         self._check()
 
@@ -91,10 +94,20 @@ class Topology:
         """The feature service among the inputs."""
         return next((item for item in self.inputs if isinstance(item, FeastInput)), None)
 
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams that it reads, in the order of declaration; `stream` is the scored one."""
+        return self.sources.streams
+
+    @property
+    def event_types(self) -> tuple[type[Event], ...]:
+        """The event types of all its streams."""
+        return self.sources.event_types
+
     @cached_property
     def on_kind(self) -> int:
-        """Index of the scored event type in the stream's event types."""
-        return self.stream.event_types.index(self.on)
+        """Index of the scored event type in `event_types`."""
+        return self.event_types.index(self.on)
 
     def vector_names(self, layout: BatchLayout | None) -> tuple[str, ...]:
         """Return the names of the models' inputs in order, given the feature service's columns."""
@@ -141,27 +154,34 @@ class Topology:
     def _culprit(self) -> str:
         return f"topology {self.name!r}"
 
-    def _stream_of(self, declared: Stream | None) -> Stream:
-        streams = {id(view.stream): view.stream for view in self.views}
-        if declared is not None:
-            streams[id(declared)] = declared
+    def _streams_of(self, declared: Stream | None) -> tuple[Stream, ...]:
+        streams = {id(declared): declared} if declared is not None else {}
+        streams.update((id(view.stream), view.stream) for view in self.views)
         if not streams:
             raise DeclarationError(self._culprit, "has no view; say which stream=… it scores")
-        if len(streams) > 1:
+        if len(streams) > 1:  # their logs are not merged yet
             names = ", ".join(sorted(stream.name for stream in streams.values()))
             raise DeclarationError(self._culprit, f"its views are of several streams: {names}")
-        return next(iter(streams.values()))
+        return tuple(streams.values())
+
+    def _scored_stream(self) -> Stream:
+        having = [stream for stream in self.streams if self.on in stream.event_types]
+        if not having:
+            names = " or ".join(repr(stream.name) for stream in self.streams)
+            remedy = "" if len(self.streams) == 1 else "; say which stream=… it scores"
+            raise DeclarationError(
+                self._culprit,
+                f"{self.on.__name__} is not in stream {names}{remedy}",
+                name=self.on.__name__,
+                choices=[event_type.__name__ for event_type in self.event_types],
+            )
+        return having[0]
 
     def _check(self) -> None:
         if not self.name.isidentifier():
             raise DeclarationError(self._culprit, "a topology's name must be a Python identifier")
-        if self.on not in self.stream.event_types:
-            raise DeclarationError(
-                self._culprit,
-                f"{self.on.__name__} is not in stream {self.stream.name!r}",
-                name=self.on.__name__,
-                choices=[event_type.__name__ for event_type in self.stream.event_types],
-            )
+        if len(self.streams) > 1:
+            check_sources(self._culprit, self.sources, self.on, self.views)
         known = fields_of(self.on)
         for item in self.inputs:
             if isinstance(item, FieldsInput):
@@ -180,7 +200,8 @@ class Topology:
             raise DeclarationError(self._culprit, "two views have the same name")
         for topic in (self.output, self.dead_letters, self.outcomes):
             check_topic(self._culprit, topic)
-        if {self.output, self.dead_letters, self.outcomes} & {self.stream.name}:
+        read = {stream.name for stream in self.streams}
+        if {self.output, self.dead_letters, self.outcomes} & read:
             raise DeclarationError(self._culprit, "would write into the topic that it reads")
         if self.label is not None:
             self._check_label(self.label)
@@ -198,9 +219,11 @@ class Topology:
             )
 
     def _check_label(self, label: Label) -> None:
-        if label.of not in self.stream.event_types:
+        having = [stream for stream in self.streams if label.of in stream.event_types]
+        if not having:
+            names = " or ".join(repr(stream.name) for stream in self.streams)
             raise DeclarationError(
-                self._culprit, f"label {label.of.__name__} is not in stream {self.stream.name!r}"
+                self._culprit, f"label {label.of.__name__} is not in stream {names}"
             )
         for event_type in (self.on, label.of):
             if label.key not in fields_of(event_type):
@@ -218,4 +241,5 @@ class Topology:
                 name=label.value,
                 choices=fields_of(label.of),
             )
-        self.stream.key_fields.add(label.key)
+        for stream in {self.stream, having[0]}:
+            stream.key_fields.add(label.key)

@@ -4,6 +4,7 @@ All keys of one partition of one topology share a hash tag, so that Redis Cluste
 together and the transaction spans all views:
 
     si:{TOPOLOGY:PARTITION}:meta        hash: epoch, next_offset, stream_time_us, partitions, schema
+                                        (a topology of several streams: `123,45`, one for each)
     si:{TOPOLOGY:PARTITION}:SHARD:KEY   string: one packed row, expiring when idle
 """
 
@@ -17,20 +18,31 @@ import msgspec
 from redis.asyncio import Redis
 
 from stream_infer.core.errors import FencedError, StateError, StateLostError
-from stream_infer.core.state import RESULTS, Snapshot
+from stream_infer.core.state import RESULTS, Position, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
     """The right to write one partition's rows, until somebody else acquires it.
 
-    `next_offset` is the first record not folded into the stored rows, None where nothing is stored.
+    `position` has the first offset of each stream that is not folded into the stored rows, None
+    where nothing is stored.
     """
 
     partition: int
     epoch: int
-    next_offset: int | None
-    stream_time_us: int
+    position: Position | None
+    stream_times_us: Position | None
+
+
+def position_text(position: Position | None) -> str:
+    """Return a position as it is stored: its numbers with commas between, nothing for none."""
+    return "" if position is None else ",".join(map(str, position))
+
+
+def read_position(stored: bytes | None) -> Position | None:
+    """Return a position from its stored text, None where nothing is stored."""
+    return tuple(map(int, stored.split(b","))) if stored else None
 
 
 def partition_prefix(topology: str, partition: int) -> str:
@@ -77,8 +89,8 @@ class StateStore:
         return Ownership(
             partition,
             int(epoch),
-            None if next_offset is None else int(next_offset),
-            int(stream_time_us or 0),
+            read_position(next_offset),
+            read_position(stream_time_us),
         )
 
     def _check(self, partition: int, stored: dict[bytes, bytes]) -> None:
@@ -115,7 +127,6 @@ class StateStore:
         what is stored is not what `ownership` says: nothing is stored then.
         """
         prefix = partition_prefix(self.topology, ownership.partition)
-        before = "" if ownership.next_offset is None else ownership.next_offset
         groups: list[tuple[str, str, tuple[str, ...], tuple[int, ...]]] = []
         payloads: list[bytes] = []
         for group in snapshot.rows:
@@ -127,9 +138,9 @@ class StateStore:
             keys=[prefix + "meta"],
             args=[
                 ownership.epoch,
-                before,
-                snapshot.next_offset,
-                snapshot.stream_time_us,
+                position_text(ownership.position),
+                position_text(snapshot.position),
+                position_text(snapshot.stream_times_us),
                 msgspec.json.encode(groups),
                 b"".join(payloads),
             ],
@@ -138,7 +149,7 @@ class StateStore:
             raise self._fenced(ownership)
         if answer < 0:
             raise self._lost(ownership)
-        return replace(ownership, next_offset=snapshot.next_offset)
+        return replace(ownership, position=snapshot.position)
 
     def header_command(self, partition: int) -> tuple[str, ...]:
         """Return the command whose reply `check_header` takes, for a caller's own pipeline."""
@@ -150,10 +161,13 @@ class StateStore:
 
         Raises as `write` does.
         """
-        epoch, next_offset = (None if value is None else int(value) for value in header)
-        if epoch is not None and epoch != ownership.epoch:
+        epoch, position = header[0], read_position(header[1])
+        if epoch is not None and int(epoch) != ownership.epoch:
             raise self._fenced(ownership)
-        if epoch is None or (next_offset or 0) < (ownership.next_offset or 0):
+        known = ownership.position or ()
+        now = position or (0,) * len(known)
+        # Any topic's number that is lower means an earlier place.
+        if epoch is None or any(map(int.__lt__, now, known)):
             raise self._lost(ownership)
 
     def _fenced(self, ownership: Ownership) -> FencedError:
@@ -165,7 +179,8 @@ class StateStore:
     def _lost(self, ownership: Ownership) -> StateLostError:
         return StateLostError(
             f"topology {self.topology!r}, partition {ownership.partition}: Redis has lost rows "
-            f"that it had stored up to offset {ownership.next_offset}; folding on from what it has"
+            f"that it had stored up to offset {position_text(ownership.position)}; folding on "
+            "from what it has"
         )
 
     async def latest_result(self, key: str) -> bytes | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stream_infer.core.errors import FencedError, StateLostError
-from stream_infer.core.state import PartitionState, Snapshot, new_state
+from stream_infer.core.state import PartitionState, Position, Snapshot, new_state
 from stream_infer.core.topology import Topology
 from stream_infer.failpoints import failpoint
 from stream_infer.settings import Settings
@@ -14,11 +14,14 @@ from stream_infer.stream.processing import TP, PartitionsFenced
 
 @dataclass(slots=True)
 class Owned:
-    """A partition of ours: its rows, our right to write them, and what waits to be stored."""
+    """A partition of ours: its rows, our right to write them, and what waits to be stored.
+
+    Results of the events below `acknowledged` are acknowledged by Kafka.
+    """
 
     state: PartitionState
     ownership: Ownership
-    acknowledged: int
+    acknowledged: Position
     pending: Snapshot | None = None
     stored_at_s: float = 0.0
     changed: bool = False
@@ -29,9 +32,17 @@ class Owned:
             for shard in self.state.shards.values():
                 shard.evict(rows_max)
 
+    def is_acknowledged(self, position: Position) -> bool:
+        """Say whether all events below a position have acknowledged results."""
+        return all(a >= b for a, b in zip(self.acknowledged, position, strict=True))
+
 
 class Holdings:
-    """Owned partitions; snapshots are taken between micro-batches and written once acknowledged."""
+    """Owned partitions; snapshots are taken between micro-batches and written once acknowledged.
+
+    The partitions of one number of all the topology's topics are owned together, under the name of
+    the first topic's (see `unit`).
+    """
 
     def __init__(
         self,
@@ -45,6 +56,7 @@ class Holdings:
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._owned: dict[TP, Owned] = {}
+        self._topics = [stream.name for stream in topology.streams]
 
     def __contains__(self, tp: object) -> bool:
         return tp in self._owned
@@ -56,6 +68,14 @@ class Holdings:
         """Return a partition, None where it is not ours (any more)."""
         return self._owned.get(tp)
 
+    def unit(self, tp: TP) -> TP:
+        """Return under which name a partition is owned."""
+        return TP(self._topics[0], tp.partition)
+
+    def members(self, partition: int) -> list[TP]:
+        """Return the partitions of one number of all topics, in the order of the streams."""
+        return [TP(topic, partition) for topic in self._topics]
+
     async def acquire(
         self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
     ) -> dict[TP, int]:
@@ -65,30 +85,38 @@ class Holdings:
         nothing below the committed offset is published again.
         """
         positions: dict[TP, int] = {}
-        for tp in partitions:
-            ownership = await self._store.acquire(tp.partition)
-            next_offset = ownership.next_offset or 0
-            emit_from = max(next_offset, committed.get(tp) or 0)
+        for number in dict.fromkeys(tp.partition for tp in partitions):
+            members = self.members(number)
+            ownership = await self._store.acquire(number)
+            position = ownership.position or (0,) * len(members)
+            emit_from = tuple(
+                max(offset, committed.get(tp) or 0)
+                for tp, offset in zip(members, position, strict=True)
+            )
             state = new_state(
                 self._topology,
-                tp.partition,
-                next_offset=next_offset,
+                number,
+                position=position,
                 emit_from=emit_from,
-                stream_time_us=ownership.stream_time_us,
+                stream_times_us=ownership.stream_times_us,
                 catch_up_us=int(self._settings.catch_up_max_s * 1e6),
             )
-            self._owned[tp] = Owned(state, ownership, acknowledged=emit_from)
-            positions[tp] = next_offset
+            self._owned[members[0]] = Owned(state, ownership, acknowledged=emit_from)
+            positions.update(zip(members, position, strict=True))
             failpoint("acquiring")
         failpoint("acquired")
         return positions
 
     def acknowledge(self, positions: Mapping[TP, int]) -> None:
         """Note up to where results are acknowledged."""
-        for tp, position in positions.items():
-            owned = self._owned.get(tp)
+        for number in {tp.partition for tp in positions}:
+            members = self.members(number)
+            owned = self._owned.get(members[0])
             if owned is not None:
-                owned.acknowledged = max(owned.acknowledged, position)
+                owned.acknowledged = tuple(
+                    max(known, positions.get(tp, known))
+                    for tp, known in zip(members, owned.acknowledged, strict=True)
+                )
 
     def take_snapshots(self) -> None:
         """Begin to store each changed partition whose last write is long enough ago."""
@@ -134,7 +162,7 @@ class Holdings:
         for owned in given:
             try:
                 await self._write(owned)
-                if owned.changed and owned.acknowledged >= owned.state.next_offset:
+                if owned.changed and owned.is_acknowledged(owned.state.position):
                     self._snapshot(owned)
                     await self._write(owned)
             except FencedError:
@@ -152,7 +180,7 @@ class Holdings:
 
     async def _write(self, owned: Owned) -> None:
         pending = owned.pending
-        if pending is None or pending.next_offset > owned.acknowledged:
+        if pending is None or not owned.is_acknowledged(pending.position):
             return
         failpoint("state_unwritten")
         owned.ownership = await self._store.write(owned.ownership, pending)

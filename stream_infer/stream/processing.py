@@ -1,6 +1,6 @@
 """The seam between the Faust shell and what a topology does with its records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -42,6 +42,19 @@ class LocatedRecord(ConsumerRecord, Protocol):
     def topic(self) -> str: ...
     @property
     def partition(self) -> int: ...
+
+
+class MergedRecords(list[ConsumerRecord]):
+    """Records of the same partition of several topics, in the order in which they are folded.
+
+    `sources` says, for each, of which of the topology's streams it is.
+    """
+
+    __slots__ = ("sources",)
+
+    def __init__(self, records: Iterable[ConsumerRecord] = (), sources: Iterable[int] = ()) -> None:
+        super().__init__(records)
+        self.sources = list(sources)
 
 
 class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):

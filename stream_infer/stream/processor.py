@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from msgspec.json import decode
 from redis.asyncio import Redis
 
-from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Folded
 from stream_infer.core.errors import FencedError
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
@@ -22,10 +20,10 @@ from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.failpoints import failpoint
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
-from stream_infer.store.batch_features import BatchFeatureReader, FeatureRequest
-from stream_infer.store.state import Ownership, StateStore
-from stream_infer.stream.dead_letters import dead_letter, unpublished
-from stream_infer.stream.holdings import Holdings, Owned
+from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.state import StateStore
+from stream_infer.stream.dead_letters import unpublished
+from stream_infer.stream.holdings import Holdings
 from stream_infer.stream.processing import (
     TP,
     ConsumerRecord,
@@ -34,6 +32,7 @@ from stream_infer.stream.processing import (
     RecordTooLarge,
 )
 from stream_infer.stream.runtime import Runtime
+from stream_infer.stream.work import Work, decoded
 
 log = logging.getLogger("stream_infer.stream")
 EXIT_BROKEN = 70
@@ -44,20 +43,6 @@ def end_process(error: Exception) -> None:
     log.critical("a micro-batch failed after the state had moved; ending", exc_info=error)
     logging.shutdown()
     os._exit(EXIT_BROKEN)
-
-
-@dataclass(slots=True)
-class Work:
-    """One partition's share of a micro-batch on its way."""
-
-    tp: TP
-    owned: Owned
-    records: Sequence[ConsumerRecord]
-    batch: Batch
-    columns: BatchColumns | None = None
-    lacking: dict[str, list[str]] = field(default_factory=dict)
-    request: FeatureRequest | None = None
-    before: Ownership | None = None
 
 
 class TopologyProcessor:
@@ -122,7 +107,7 @@ class TopologyProcessor:
         positions: dict[TP, int] = {}
         for work, item, scored in zip(works, folded, scores, strict=True):
             outgoing += self._concluded(work, item, scored)
-            work.owned.state.next_offset = positions[work.tp] = work.records[-1].offset + 1
+            positions.update(work.advance())
             work.owned.changed = True
         self._holdings.take_snapshots()
         failpoint("folded")
@@ -158,13 +143,8 @@ class TopologyProcessor:
         return [unpublished(record, prediction_id, topology=topology.name, reason=str(error))]
 
     def _decoded(self, tp: TP, records: Sequence[ConsumerRecord]) -> Work:
-        n = len(records)
-        batch = self._runtime.engine.decode(
-            [record.value for record in records],
-            np.fromiter((record.offset for record in records), np.int64, n),
-            np.fromiter((record.timestamp for record in records), np.int64, n) * 1000,
-        )
-        return Work(tp, self._holdings[tp], records, batch)
+        members = self._holdings.members(tp.partition)
+        return decoded(self._runtime.engine, tp, members, self._holdings[tp], records)
 
     async def _read(self, works: Sequence[Work]) -> None:
         """Fetch rows and batch features that are not in memory, in one round trip."""
@@ -239,7 +219,7 @@ class TopologyProcessor:
             folded.scored,
             folded.vectors,
             scored,
-            record_ids(topology, work.tp.topic, work.tp.partition, folded.scored.offsets),
+            record_ids(topology, work.tp.partition, folded.scored.offsets),
             moment(now_us),
             latency_ms,
         )
@@ -256,41 +236,25 @@ class TopologyProcessor:
             predictions.age_s[emitted],
             [predictions.degraded[i] for i in chosen],
         )
-        outcomes = make_outcomes(topology, work.tp.topic, work.tp.partition, folded.kept, pairs)
+        outcomes = make_outcomes(topology, work.tp.partition, folded.kept, pairs)
         for outcome in outcomes:
             outgoing.append(
                 OutgoingRecord(topology.outcomes, outcome.key.encode(), encode(outcome))
             )
             self.counters.outcome(outcome.error)
         self._count(work, folded)
-        return outgoing + self._dead_letters(work)
+        return outgoing + work.dead_letters(topology.name, topology.dead_letters)
 
     def _count(self, work: Work, folded: Folded) -> None:
         """Add each event of one partition to exactly one of the ends."""
-        emit_from = work.owned.state.emit_from
-        offsets = np.fromiter((r.offset for r in work.records), np.int64, len(work.records))
+        fresh = work.fresh
         rejected = np.array([reject.position for reject in work.batch.rejects], np.int64)
         ends = self.counters.ends
         predictions = int(folded.emitted.sum())
-        ends.consumed += len(offsets)
-        ends.replayed += int((offsets < emit_from).sum())
+        ends.consumed += len(fresh)
+        ends.replayed += int((~fresh).sum())
         ends.predictions += predictions
-        ends.updates += int((folded.kept.offsets >= emit_from).sum()) - predictions
-        ends.dead_letters += int((offsets[rejected] >= emit_from).sum())
-        ends.late += int((offsets[folded.late] >= emit_from).sum())
-        ends.duplicates += int((offsets[folded.duplicates] >= emit_from).sum())
-
-    def _dead_letters(self, work: Work) -> list[OutgoingRecord]:
-        topology, emit_from = self._runtime.topology, work.owned.state.emit_from
-        return [
-            dead_letter(
-                record,
-                work.tp,
-                topology=topology.name,
-                topic=topology.dead_letters,
-                stage=reject.stage,
-                reason=reject.reason,
-            )
-            for reject in work.batch.rejects
-            if (record := work.records[reject.position]).offset >= emit_from
-        ]
+        ends.updates += int(folded.fresh.sum()) - predictions
+        ends.dead_letters += int(fresh[rejected].sum())
+        ends.late += int(fresh[folded.late].sum())
+        ends.duplicates += int(fresh[folded.duplicates].sum())

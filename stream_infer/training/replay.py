@@ -95,7 +95,7 @@ class Replay:
         state = self._states.get(partition)
         if state is None:
             state = self._states[partition] = new_state(engine.topology, partition)
-        offsets = np.arange(state.next_offset, state.next_offset + len(values))
+        offsets = np.arange(state.position[0], state.position[0] + len(values))
         batch = engine.decode(values, offsets, None)
         for name, keys in engine.lacking(state, batch).items():
             state.shards[name].insert(keys, [None] * len(keys))
@@ -106,7 +106,7 @@ class Replay:
             read = self._past.read(entities, scored.times_us)
             columns = BatchColumns(read.values, read.timestamps_us)
         folded = engine.fold_batch(state, batch, columns)
-        state.next_offset += len(values)
+        state.position = (state.position[0] + len(values),)
         for shard in state.shards.values():
             shard.take_dirty()  # Nothing is stored: rows stay in memory.
         self._collect(partition, state, folded, rows)

@@ -29,7 +29,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 def snapshot(next_offset: int, text: bytes = b"row") -> Snapshot:
-    return Snapshot(next_offset, 0, [StoredRows("view", 60_000, [("key", text)])])
+    return Snapshot((next_offset,), (0,), [StoredRows("view", 60_000, [("key", text)])])
 
 
 async def test_rows_are_only_stored_onto_what_was_stored_before(redis: Redis, unique: str) -> None:
@@ -65,7 +65,7 @@ async def test_rows_are_only_read_as_new_as_they_were_stored(redis: Redis, uniqu
     header = await redis.execute_command(*store.header_command(0))
     store.check_header(owned, header)
     with pytest.raises(StateLostError):
-        store.check_header(dataclasses.replace(owned, next_offset=11), header)
+        store.check_header(dataclasses.replace(owned, position=(11,)), header)
     with pytest.raises(StateLostError):
         store.check_header(owned, [None, None])
 
