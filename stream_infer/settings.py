@@ -31,7 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker: str = "localhost:9092"
     """Kafka bootstrap servers, host:port separated by commas."""
     redis: str = "redis://localhost:6379/0"
-    """Redis of state and batch features. Its URL may hold a password: it is never logged."""
+    """Redis of state and batch features; `redis+cluster://host:port,host:port` for a cluster. Its
+    URL may hold a password: it is never logged."""
     models_dir: str = "models"
     """Folder of the model repository."""
     data_dir: str = ".demo"

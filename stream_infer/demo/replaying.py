@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
 
 from stream_infer.core.errors import StreamInferError
 from stream_infer.core.results import Prediction
@@ -23,6 +22,7 @@ from stream_infer.demo.player import UNLIMITED, Player
 from stream_infer.demo.progress import Report
 from stream_infer.demo.reader import Position, Reader
 from stream_infer.demo.servers import post_event
+from stream_infer.store.connection import connect
 from stream_infer.store.state import partition_prefix
 
 AHEAD_RECORDS_MAX = 20_000
@@ -69,7 +69,7 @@ async def replay_live(run: Run, board: Board, samples: int, report: Report) -> R
         fetch_max_wait_ms=run.fetch_wait_ms,
         on_prediction=keep,
     )
-    redis = Redis.from_url(settings.redis)
+    redis = connect(settings.redis, timeout_s=settings.request_timeout_s)
     producer = await connected_producer(settings)
     await position.start()
     await reader.start()

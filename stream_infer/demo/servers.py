@@ -86,11 +86,12 @@ def fit_state_to_log(
     Stored rows belong to the offsets of one log. With another log they would mislead: they are
     deleted where that is allowed. Raises StateError otherwise, with what to do.
     """
-    from redis import Redis
     from redis.exceptions import RedisError
 
+    from stream_infer.store.connection import connect_blocking
+
     # One connection, closed here: nothing else of the demo speaks to Redis by itself.
-    with contextlib.closing(Redis.from_url(redis_url, decode_responses=True)) as redis:
+    with contextlib.closing(connect_blocking(redis_url, decode_responses=True)) as redis:
         try:
             known = redis.get(LOG_MARK)
             stored = dict(_stored(redis, topology))

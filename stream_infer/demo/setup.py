@@ -45,14 +45,14 @@ def prepare_features(made: Prepared, redis_url: str, report: Report) -> None:
 
     Redis itself remembers which rows it holds, so that an emptied one is filled again.
     """
-    from redis import Redis
     from redis.exceptions import RedisError
 
+    from stream_infer.store.connection import connect_blocking
     from stream_infer.store.feast_repo import apply_and_materialize
 
     made_from = fingerprint([made.repo], ["feast"], str(made.log.paths.columns.name))
     assert made.topology.feast is not None
-    with contextlib.closing(Redis.from_url(redis_url)) as redis:
+    with contextlib.closing(connect_blocking(redis_url)) as redis:
         try:
             there = redis.get(FEATURES_MARK) == made_from.encode()
         except RedisError as error:

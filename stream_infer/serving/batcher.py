@@ -16,7 +16,8 @@ class Batcher(Generic[T, R]):
 
     `work` returns a result, or an exception, for each item; what it raises goes to all of them.
     `size` says how much an item counts: a batch takes items up to `batch_max` (one always fits),
-    and `submit` raises OverloadedError when more than `waiting_max` would wait.
+    and `submit` raises OverloadedError when more than `waiting_max` would wait, and TimeoutError
+    when there is no result after `timeout_s` (None: any), waiting included.
     """
 
     def __init__(
@@ -27,12 +28,14 @@ class Batcher(Generic[T, R]):
         slots: int,
         batch_max: int,
         waiting_max: int,
+        timeout_s: float | None = None,
     ) -> None:
         self._work = work
         self._size = size
         self._slots = slots
         self._batch_max = batch_max
         self._waiting_max = waiting_max
+        self._timeout_s = timeout_s
         self._waiting: deque[tuple[T, int, asyncio.Future[R]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self.waiting_size = 0
@@ -51,7 +54,8 @@ class Batcher(Generic[T, R]):
             task = asyncio.create_task(self._run())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return await future
+        async with asyncio.timeout(self._timeout_s):
+            return await future
 
     async def _run(self) -> None:
         while self._waiting:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from aiokafka.errors import KafkaError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -82,22 +82,25 @@ STATUS: dict[type[Exception], int] = {
     UnavailableError: 503,
     StateError: 503,
     RedisError: 503,
+    RedisClusterException: 503,
     KafkaError: 503,
     TimeoutError: 503,
 }
 """The HTTP status of each error; 500 for any other."""
 
+REDIS_AWAY = (
+    "the state store does not answer",
+    "Redis",
+    "try again; if it lasts, check Redis and the setting STREAM_INFER_REDIS",
+)
 _REMEDIES: dict[type[Exception], tuple[str, str, str]] = {
     StateError: (
         "the stored state was made by another declaration of the topology",
         "state store",
         "serve the topology that the worker runs",
     ),
-    RedisError: (
-        "the state store does not answer",
-        "Redis",
-        "try again; if it lasts, check Redis and the setting STREAM_INFER_REDIS",
-    ),
+    RedisError: REDIS_AWAY,
+    RedisClusterException: REDIS_AWAY,
     KafkaError: (
         "Kafka does not answer",
         "Kafka",

@@ -136,7 +136,7 @@ class Scorer:
         pipeline = self._redis.pipeline(transaction=False)
         for partition, rows in wanted.items():
             prefix = partition_prefix(topology.name, partition)
-            pipeline.mget([f"{prefix}{view}:{key}" for view, key in rows])
+            pipeline.execute_command("MGET", *(f"{prefix}{view}:{key}" for view, key in rows))
         if with_times:
             for partition in wanted:
                 pipeline.hget(partition_prefix(topology.name, partition) + "meta", "stream_time_us")

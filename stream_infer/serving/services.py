@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from prometheus_client import CollectorRegistry
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stream_infer.core.results import Prediction
@@ -34,6 +32,7 @@ from stream_infer.serving.live import Hub
 from stream_infer.serving.publishing import Published, Publisher
 from stream_infer.serving.scoring import Scorer
 from stream_infer.settings import Settings
+from stream_infer.store.connection import UNREACHABLE, connect
 from stream_infer.store.state import StateStore, partition_prefix
 from stream_infer.stream.runtime import Runtime
 
@@ -106,7 +105,7 @@ class Services:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await cast(Awaitable[bool], self.redis.ping())
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, *UNREACHABLE) as error:
             redis = f"does not answer ({type(error).__name__})"
         return {
             "redis": redis,
@@ -152,7 +151,7 @@ class Services:
                 if problem:
                     log.info("Redis answers again")
                 problem = False
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, *UNREACHABLE) as error:
                 if not problem:
                     log.warning("Redis does not answer (%s); trying again", type(error).__name__)
                 problem = True
@@ -174,19 +173,6 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=0.5)
 
 
-def connect(settings: Settings) -> Redis:
-    """Return a client that fails soon, for a server that answers 503 then."""
-    pool = BlockingConnectionPool.from_url(
-        settings.redis,
-        max_connections=REDIS_CONNECTIONS_MAX,
-        timeout=settings.request_timeout_s,
-        socket_timeout=settings.request_timeout_s,
-        socket_connect_timeout=settings.request_timeout_s,
-        retry=Retry(NoBackoff(), 1),
-    )
-    return Redis.from_pool(pool)
-
-
 def build_services(
     runtimes: Sequence[Runtime],
     settings: Settings,
@@ -195,7 +181,12 @@ def build_services(
     reader: Follows | None = None,
 ) -> Services:
     """Put a server's parts together; nothing connects yet."""
-    redis = connect(settings)
+    redis = connect(
+        settings.redis,
+        timeout_s=settings.request_timeout_s,
+        retries=1,
+        connections_max=REDIS_CONNECTIONS_MAX,
+    )
     metrics = HttpMetrics()
     hub = Hub(
         tuple(runtime.topology.name for runtime in runtimes),
@@ -229,6 +220,7 @@ def _served(runtime: Runtime, redis: Redis, settings: Settings, metrics: HttpMet
         slots=SCORING_SLOTS,
         batch_max=BATCH_EVENTS_MAX,
         waiting_max=WAITING_EVENTS_MAX,
+        timeout_s=settings.request_timeout_s,
     )
     store = StateStore(redis, runtime.topology.name, "", settings.partitions)
     return Served(runtime, scorer, batcher, store)

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from stream_infer.core.errors import DeclarationError, SettingsError
+from stream_infer.store.connection import cluster_address, is_cluster
 from stream_infer.store.feast_plan import (
     KEY_TYPES,
     JoinKey,
@@ -94,30 +95,45 @@ def connection_string(redis_url: str) -> str:
 
     >>> connection_string("redis://:secret@127.0.0.1:6380/2")
     '127.0.0.1:6380,db=2,password=secret'
+    >>> connection_string("redis+cluster://127.0.0.1:7000,127.0.0.1:7001")
+    '127.0.0.1:7000,127.0.0.1:7001'
 
     Raises SettingsError for other schemes, and where Feast has no spelling for the password.
     """
-    parts = urlsplit(redis_url)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise SettingsError("Redis URL: write redis://[user:password@]host[:port][/database]")
-    pieces = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
-    for name, value in (("username", parts.username), ("password", parts.password)):
-        if value and "," in unquote(value):
+    if is_cluster(redis_url):
+        address = cluster_address(redis_url)
+        pieces = [f"{host}:{port}" for host, port in address.nodes]
+        login, tls = (address.username, address.password), address.tls
+    else:
+        parts = urlsplit(redis_url)
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+            raise SettingsError("Redis URL: write redis://[user:password@]host[:port][/database]")
+        pieces = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
+        login = unquote(parts.username or "") or None, unquote(parts.password or "") or None
+        tls = parts.scheme == "rediss"
+    for name, value in zip(("username", "password"), login, strict=True):
+        if value and "," in value:
             raise SettingsError(f"Redis URL: Feast cannot be given a {name} with a comma")
         if value:
-            pieces.append(f"{name}={unquote(value)}")
-    if parts.scheme == "rediss":
+            pieces.append(f"{name}={value}")
+    if tls:
         pieces.append("ssl=true")
     return ",".join(pieces)
 
 
 def _require_answer(connection: str) -> None:
     """Feast would try for a quarter of a minute, and end in a trace."""
-    host, _, port = connection.split(",")[0].rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"Redis for features: no answer at {host}:{port}: {error}") from error
+    places = [piece for piece in connection.split(",") if "=" not in piece]
+    problem = ""
+    for place in places:
+        host, _, port = place.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, ValueError) as error:
+            problem = problem or f"no answer at {place}: {error}"
+        else:
+            return
+    raise SettingsError(f"Redis for features: {problem}")
 
 
 def _store(repo: Path, redis_url: str | None = None) -> Any:
@@ -133,7 +149,9 @@ def _store(repo: Path, redis_url: str | None = None) -> Any:
             f"Feast repository {repo}", "set entity_key_serialization_version: 3"
         )
     if redis_url is not None:
-        store.config.online_store.connection_string = connection_string(redis_url)
+        online_store = store.config.online_store
+        online_store.connection_string = connection_string(redis_url)
+        online_store.redis_type = "redis_cluster" if is_cluster(redis_url) else "redis"
     return store
 
 

@@ -3,8 +3,8 @@
 -- KEYS[1] the partition's header; ARGV epoch, the position stored before ('' for none), next_offset,
 -- stream_time_us, groups of rows in JSON, as [key prefix, idle milliseconds, [key, …], [bytes, …]]
 -- with the rows' lengths, and the rows' bytes one after the other.
--- Rows are not among KEYS, since naming them one by one would cost more than storing them: their
--- prefix has the header's hash tag, so they are where the header is.
+-- Rows are among KEYS on a cluster only, where a slot may be moving: naming them one by one costs more
+-- than storing them. Their prefix has the header's hash tag, so they are where the header is.
 -- Answers 1 when stored; 0 when another owner has taken the partition since; -1 when the stored
 -- position is another one: writes were lost, and rows that are clean in memory are older here.
 local stored = redis.call('HMGET', KEYS[1], 'epoch', 'next_offset')

@@ -16,6 +16,7 @@ from typing import cast
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
 from stream_infer.core.errors import FencedError, StateError, StateLostError
 from stream_infer.core.state import RESULTS, Position, Snapshot
@@ -63,6 +64,9 @@ class StateStore:
         self._partitions = partitions
         script = files("stream_infer.store").joinpath("state.lua").read_text()
         self._write = redis.register_script(script)
+        # A node that is giving a slot away checks the keys that a script names before it runs it;
+        # at any other key it would stop in the middle.
+        self._name_rows = isinstance(redis, RedisCluster)
 
     async def check(self) -> None:
         """Raise StateError when stored rows do not fit, of any partition (see `acquire`)."""
@@ -114,12 +118,6 @@ class StateStore:
         prefix = f"{partition_prefix(self.topology, partition)}{shard}:"
         return [prefix + key for key in keys]
 
-    async def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return rows by their Redis keys (see `row_keys`), None where there is none."""
-        if not keys:
-            return []
-        return cast(list[bytes | None], await self._redis.mget(keys))
-
     async def write(self, ownership: Ownership, snapshot: Snapshot) -> Ownership:
         """Store rows and position, all or nothing; return the ownership with the new position.
 
@@ -134,8 +132,11 @@ class StateStore:
             lengths = tuple(map(len, rows))
             groups.append((f"{prefix}{group.shard}:", str(group.ttl_ms), keys, lengths))
             payloads.extend(rows)
+        named = [prefix + "meta"]
+        if self._name_rows:
+            named += [f"{group[0]}{key}" for group in groups for key in group[2]]
         answer = await self._write(
-            keys=[prefix + "meta"],
+            keys=named,
             args=[
                 ownership.epoch,
                 position_text(ownership.position),

@@ -155,7 +155,8 @@ class TopologyProcessor:
             work.lacking = engine.lacking(work.owned.state, work.batch)
             for name, keys in work.lacking.items():
                 if keys:
-                    pipeline.mget(self._store.row_keys(work.tp.partition, name, keys))
+                    found_at = self._store.row_keys(work.tp.partition, name, keys)
+                    pipeline.execute_command("MGET", *found_at)
             if any(work.lacking.values()):
                 work.before = work.owned.ownership
                 pipeline.execute_command(*self._store.header_command(work.tp.partition))

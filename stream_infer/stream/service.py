@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from stream_infer.core.errors import SettingsError
 from stream_infer.core.topology import Topology
@@ -17,6 +15,7 @@ from stream_infer.monitoring.pages import Pages
 from stream_infer.monitoring.watchdog import STANDSTILL_MAX_S, Heartbeat, Watchdog
 from stream_infer.monitoring.worker import StreamState, worker_pages
 from stream_infer.settings import Settings, load
+from stream_infer.store.connection import connect
 from stream_infer.store.state import StateStore
 from stream_infer.stream.app import StreamApp, build_app
 from stream_infer.stream.counters import StreamCounters
@@ -41,12 +40,7 @@ def topic_specs(topology: Topology, settings: Settings) -> tuple[list[TopicSpec]
 
 def connect_redis(settings: Settings) -> Redis:
     """Return a Redis client; it connects when first used, and its callers do the retrying."""
-    return Redis.from_url(
-        settings.redis,
-        socket_timeout=settings.request_timeout_s,
-        socket_connect_timeout=settings.request_timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return connect(settings.redis, timeout_s=settings.request_timeout_s)
 
 
 def stream_settings(settings: Settings, topology: Topology) -> StreamSettings:

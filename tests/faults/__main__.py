@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from stream_infer.failpoints import POINTS
-from tests.faults import servers, workers
+from tests.faults import redis_faults, servers, workers
 from tests.faults.harness import Bench, Run
 from tests.faults.verifier import Figures
 
@@ -34,6 +34,8 @@ SCENARIOS: dict[str, Scenario] = {
     "redis-slow": servers.redis_slow,
     "redis-set-back": servers.redis_set_back,
     "redis-emptied": servers.redis_emptied,
+    "cluster-kill": redis_faults.cluster_kill,
+    "cluster-node-away": redis_faults.cluster_node_away,
     "broker-stopped": partial(servers.broker_stopped, killed=False),
     "broker-killed": partial(servers.broker_stopped, killed=True),
 }

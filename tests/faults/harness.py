@@ -125,6 +125,8 @@ class Run:
         self.directory = bench.directory / self.name
         self.directory.mkdir(parents=True)
         self.redis_url = bench.redis.url
+        self.store_url = bench.redis.url
+        """Where the state is, whatever lies between it and the workers."""
         self.broker = bench.kafka.bootstrap
         self.faults: list[Fault] = []
         self.workers: list[Worker] = []
@@ -245,7 +247,7 @@ class Run:
 
         def done() -> bool:
             return (
-                stored_offsets(self.bench.redis.url, name) == ends
+                stored_offsets(self.store_url, name) == ends
                 and committed(self.broker, f"stream-infer.{name}", self.source) == ends
             )
 
@@ -281,7 +283,7 @@ class Run:
         self.until_done(calm)
         if (code := reference.stop()) != 0:
             self.figures.failures.append(f"the reference worker ended with {code}")
-        verifier = Verifier(self.broker, self.bench.redis.url, self.source, self.name, calm)
+        verifier = Verifier(self.broker, self.store_url, self.source, self.name, calm)
         figures = verifier.judge(self.figures, self.faults)
         # More than was acknowledged: records whose acknowledgement a producer lost are in the log
         # too, perhaps twice; what is in the log counts.

@@ -3,7 +3,8 @@
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
-from redis import Redis
+
+from stream_infer.store.connection import connect_blocking
 
 PARTITIONS = 4
 
@@ -67,7 +68,7 @@ def committed(broker: str, group: str, topic: str) -> dict[int, int]:
 
 def stored_offsets(url: str, topology: str) -> dict[int, int]:
     """Return up to which offset each partition's stored rows are folded."""
-    with Redis.from_url(url) as redis:
+    with connect_blocking(url) as redis:
         return {
             number: int(redis.hget(f"si:{{{topology}:{number}}}:meta", "next_offset") or 0)
             for number in range(PARTITIONS)
@@ -77,10 +78,12 @@ def stored_offsets(url: str, topology: str) -> dict[int, int]:
 def stored_rows(url: str, topology: str) -> dict[str, Any]:
     """Return all that is stored of a topology, by what follows its name in the key."""
     found: dict[str, Any] = {}
-    with Redis.from_url(url) as redis:
+    with connect_blocking(url) as redis, redis.pipeline(transaction=False) as pipeline:
         keys = list(redis.scan_iter(f"si:{{{topology}:*", count=1_000))
         texts = [key for key in keys if not key.endswith(b"}:meta")]
-        values = redis.mget(texts) if texts else []
+        for key in texts:
+            pipeline.get(key)
+        values = pipeline.execute()
         for key, value in zip(texts, values, strict=True):
             found[key.decode().removeprefix(f"si:{{{topology}:")] = value
         for key in set(keys) - set(texts):

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import httpx
 import msgspec
-from redis.asyncio import Redis
 
 from stream_infer.core.stream import Stream
 from stream_infer.core.topology import Topology
@@ -20,6 +19,7 @@ from stream_infer.serving.publishing import Published
 from stream_infer.serving.server import bind, make_server
 from stream_infer.serving.services import Services, build_services
 from stream_infer.settings import Settings
+from stream_infer.store.connection import connect
 from stream_infer.store.state import StateStore
 from stream_infer.stream.partitioning import Partitioner
 from stream_infer.stream.processing import TP, OutgoingRecord
@@ -111,7 +111,7 @@ async def consume(
 
     All rows are stored on return.
     """
-    redis = Redis.from_url(redis_url)
+    redis = connect(redis_url, timeout_s=5)
     runtime = runtime or shop_runtime(topology)
     store = StateStore(redis, topology.name, runtime.engine.schema, PARTITIONS)
     settings = Settings(flush_interval_s=0.001, state_rows_max=1_000)

@@ -101,3 +101,20 @@ async def test_a_caller_that_left_costs_the_others_nothing() -> None:
     assert await first == 10
     assert await stays == 30
     assert work.batches == [[1], [3]]
+
+
+async def test_a_caller_waits_no_longer_than_the_time_limit_queue_included() -> None:
+    work = Work()
+    tested: Batcher[int, int] = Batcher(
+        work, lambda _: 1, slots=1, batch_max=1, waiting_max=9, timeout_s=0.2
+    )
+    hanging = asyncio.create_task(tested.submit(1))
+    await work.started.acquire()
+    waiting = asyncio.create_task(tested.submit(2))
+    answers = await asyncio.gather(hanging, waiting, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [TimeoutError, TimeoutError]
+    work.go.release()
+    work.go.release()
+    assert tested.waiting_size == 1
+    assert await tested.submit(3) == 30
+    assert work.batches == [[1], [3]]

@@ -1,5 +1,6 @@
 """Looking results up, and following them live."""
 
+import asyncio
 from collections.abc import AsyncIterable
 from typing import Annotated
 
@@ -67,8 +68,10 @@ async def follow(
 )
 async def latest(name: str, key: str, request: Request) -> Response:
     """Return the latest prediction that the stream made for a key."""
-    served = services_of(request).topology(name)
-    found = await served.store.latest_result(key) if len(key) <= KEY_LENGTH_MAX else None
+    services = services_of(request)
+    served = services.topology(name)
+    async with asyncio.timeout(services.settings.request_timeout_s):
+        found = await served.store.latest_result(key) if len(key) <= KEY_LENGTH_MAX else None
     if found is None:
         raise NotFoundError(
             f"there is no prediction for this {served.topology.key}",

@@ -1,5 +1,7 @@
 """Scoring and explaining events, and publishing them."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -39,7 +41,9 @@ async def explain_event(name: str, request: Request) -> Response:
     problems = scorer.problems(batch)
     if problems:
         raise refusal(body, 0, problems)
-    return json_response(await explain(scorer, batch))
+    async with asyncio.timeout(services.settings.request_timeout_s):
+        explanation = await explain(scorer, batch)
+    return json_response(explanation)
 
 
 @router.post("/v1/streams/{name}/events", operation_id="publish", summary="Publish events")
