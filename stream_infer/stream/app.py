@@ -14,6 +14,7 @@ from faust.tables import TableManager
 from yarl import URL
 
 from stream_infer.core.errors import DeclarationError, StreamInferError
+from stream_infer.stream.at_least_once import AtLeastOnce
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.ownership import Ownership
 from stream_infer.stream.pickup import Pickup
@@ -198,7 +199,13 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._ownership = Ownership(
             partitions,
             processor=self.processor,
-            producer=self._results,
+            delivering=AtLeastOnce(
+                self._results,
+                group=consumer,
+                replace=self.processor.refused,
+                settings=self.stream_settings,
+                counters=self.counters,
+            ),
             group=consumer,
             settings=self.stream_settings,
             counters=self.counters,

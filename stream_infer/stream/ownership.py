@@ -3,21 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stream_infer.core.errors import FencedError
 from stream_infer.failpoints import failpoint
-from stream_infer.stream.commits import Committer
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.delivering import Delivering, Settle
 from stream_infer.stream.group import Group, readable_position
-from stream_infer.stream.parcels import Delivery
 from stream_infer.stream.pickup import Batch, Pickup
-from stream_infer.stream.processing import TP, Outcome, OutgoingRecord, PartitionsFenced, Processor
-from stream_infer.stream.producer import ResultProducer
+from stream_infer.stream.processing import TP, Outcome, PartitionsFenced, Processor
 from stream_infer.stream.retry import GaveUp, persist, wait_for_event
 from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.tasks import Tasks, bounded
 from stream_infer.stream.watermark import Watermark
 
 T = TypeVar("T")
@@ -26,13 +25,14 @@ log = logging.getLogger("stream_infer.stream")
 
 @dataclass(slots=True, frozen=True)
 class _InFlight:
-    delivery: Delivery
+    records: int
+    settle: Settle
     tickets: list[tuple[TP, Watermark, int]]
     taken_s: float
 
 
 class Ownership:
-    """Pickup → process → produce → acknowledged → commit, for the partitions of one assignment.
+    """Pickup → process → deliver → acknowledged → commit, for the partitions of one assignment.
 
     What fails is tried again until it succeeds or the partitions are revoked; `failed` hears of
     defects only.
@@ -43,7 +43,7 @@ class Ownership:
         partitions: Sequence[TP],
         *,
         processor: Processor,
-        producer: ResultProducer,
+        delivering: Delivering,
         group: Group,
         settings: StreamSettings,
         counters: StreamCounters,
@@ -57,19 +57,16 @@ class Ownership:
             waiting_bytes_max=settings.waiting_bytes_max,
         )
         self._processor = processor
-        self._producer = producer
+        self._delivering = delivering
         self._group = group
         self._settings = settings
         self._counters = counters
-        self._failed = failed
         self._closing = asyncio.Event()
         self._watermarks: dict[TP, Watermark] = {}
         self._owned: set[TP] = set()
-        self._slots = asyncio.Semaphore(settings.in_flight_batches_max)
         self._in_flight: asyncio.Queue[_InFlight | None] = asyncio.Queue()
         self._busy = False
-        self._committer = Committer(group.commit_positions, settings.commit_interval_s, counters)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = Tasks(failed)
 
     def start(self) -> None:
         """Open the partitions in the background and start to work."""
@@ -77,9 +74,9 @@ class Ownership:
             ("open", self._open(self.partitions)),
             ("work", self._work()),
             ("settle", self._settle()),
-            ("commit", self._committer.run()),
+            ("deliver", self._delivering.run()),
         ):
-            self._run(name, work)
+            self._tasks.run(name, work)
 
     async def close(self) -> None:
         """Drain within the drain timeout, let the processor store the rest, commit, forget.
@@ -89,27 +86,32 @@ class Ownership:
         self._counters.ready = False
         self._closing.set()
         self.pickup.close(self.partitions)
-        deadline_s = time.monotonic() + self._settings.drain_timeout_s
-        for name in [name for name in self._tasks if name.startswith("open")]:
-            await self._finish(name, deadline_s)
+        drain_s = self._settings.drain_timeout_s
+        deadline_s = time.monotonic() + drain_s
+        tasks = self._tasks
+        for name in tasks.named("open"):
+            await tasks.finish(name, deadline_s)
         if not self._busy:
-            self._tasks["work"].cancel()
-        drained = await self._finish("work", deadline_s)
+            tasks.cancel("work")
+        drained = await tasks.finish("work", deadline_s)
         self._in_flight.put_nowait(None)
-        drained &= await self._finish("settle", deadline_s)
+        drained &= await tasks.finish("settle", deadline_s)
         if not drained:
             log.warning(
                 "not drained within %.0f s; what is unacknowledged is processed again by its "
                 "next owner",
-                self._settings.drain_timeout_s,
+                drain_s,
             )
-        await self._producer.abandon()
-        self._committer.stop()
-        await self._finish("commit", deadline_s)
+        await self._delivering.abandon()
+        await tasks.finish("deliver", deadline_s)
+
+        def left_s() -> float:
+            return max(deadline_s - time.monotonic(), drain_s / 10)
+
         if self._owned:
             revoke = self._processor.revoke(sorted(self._owned))
-            await self._bounded("storing the state of revoked partitions", revoke, deadline_s)
-        await self._bounded("the last commit", self._committer.flush(), deadline_s)
+            await bounded("storing the state of revoked partitions", revoke, left_s())
+        await bounded("the last commit", self._delivering.flush(), left_s())
         self._owned.clear()
         self._counters.in_flight_batches = 0
         self._counters.oldest_in_flight_s = None
@@ -123,13 +125,11 @@ class Ownership:
 
     async def _open(self, partitions: Sequence[TP]) -> None:
         """Take ownership, seek, accept records."""
-        committed = await self._persist(
-            "reading committed offsets", self._group.committed, partitions
-        )
-
+        committed: dict[TP, int | None] = {}
         stored: dict[TP, int] = {}
 
         async def assign() -> Mapping[TP, int]:
+            committed.update(await self._delivering.take(partitions))
             positions = {
                 tp: offset
                 for tp, offset in committed.items()
@@ -160,7 +160,7 @@ class Ownership:
                 # Stored, thus acknowledged, but not committed by whoever died in between: without
                 # a further event nobody would.
                 if (committed.get(tp) or 0) < stored.get(tp, 0):
-                    self._committer.note({tp: stored[tp]})
+                    self._delivering.commit({tp: stored[tp]})
             log.info(
                 "reading %s",
                 ", ".join(f"{tp.topic}/{tp.partition} from {positions[tp]}" for tp in partitions),
@@ -169,24 +169,25 @@ class Ownership:
             return
 
     async def _work(self) -> None:
-        counters = self._counters
+        counters, room = self._counters, self._delivering.room
         while not self._closing.is_set():
-            await self._slots.acquire()
+            await room.wait()
             batch = await self.pickup.take()
             self._busy = True
             counters.batches += 1
-            counters.consumed += sum(map(len, batch.values()))
+            counters.consumed += (records := sum(map(len, batch.values())))
             counters.waiting_records, counters.waiting_bytes = self.pickup.waiting
-            item = await self._attempt(batch)
+            room.take(records)
+            item = await self._attempt(batch, records)
             self._busy = False
             if item is None:
-                self._slots.release()
+                room.give(records)
                 continue
             counters.in_flight_batches += 1
             counters.last_progress_s = time.monotonic()
             self._in_flight.put_nowait(item)
 
-    async def _attempt(self, batch: Batch) -> _InFlight | None:
+    async def _attempt(self, batch: Batch, records: int) -> _InFlight | None:
         """Process and submit a batch, without the partitions that turn out to be fenced."""
         taken_s = time.monotonic()
         marks = {tp: self._watermarks[tp] for tp in batch}
@@ -200,12 +201,12 @@ class Ownership:
                 self._fence(lost & set(batch), error)
                 batch = {tp: records for tp, records in batch.items() if tp not in lost}
                 continue
-            delivery = await self._producer.submit(outcome.records)
+            settle = await self._delivering.submit(outcome)
             failpoint("submitted")
-            tickets = []
-            for tp, position in outcome.positions.items():
-                tickets.append((tp, marks[tp], marks[tp].take(position)))
-            return _InFlight(delivery, tickets, taken_s)
+            tickets = [
+                (tp, marks[tp], marks[tp].take(end)) for tp, end in outcome.positions.items()
+            ]
+            return _InFlight(records, settle, tickets, taken_s)
         return None
 
     async def _process(self, batch: Batch, marks: Mapping[TP, Watermark]) -> Outcome:
@@ -223,9 +224,8 @@ class Ownership:
             if item is None:
                 return
             self._counters.oldest_in_flight_s = item.taken_s
-            await self._deliver(item.delivery)
-            await self._acknowledge(item)
-            self._slots.release()
+            await self._acknowledge(await self._delivered(item))
+            self._delivering.room.give(item.records)
             self._counters.in_flight_batches -= 1
             self._counters.oldest_in_flight_s = None
             self._counters.last_progress_s = time.monotonic()
@@ -246,21 +246,19 @@ class Ownership:
             except GaveUp:
                 continue  # closing: what remains is stored on revocation
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        refused = await self._producer.settle(delivery)
-        for attempt in (1, 2):
-            if not refused:
-                return
-            replacements: list[OutgoingRecord] = []
-            for error in refused:
-                log.error("%s", error)
-                if attempt == 1:
-                    replacements.extend(self._processor.refused(error.record, error))
-            refused = await self._producer.settle(await self._producer.submit(replacements))
+    async def _delivered(self, item: _InFlight) -> list[tuple[TP, Watermark, int]]:
+        """Wait until results are acknowledged; return the tickets of partitions still ours."""
+        try:
+            await item.settle()
+        except PartitionsFenced as error:
+            ours = {tp for tp, mark, _ in item.tickets if self._watermarks.get(tp) is mark}
+            self._fence(error.partitions & ours, error)
+            return [ticket for ticket in item.tickets if ticket[0] not in error.partitions]
+        return item.tickets
 
-    async def _acknowledge(self, item: _InFlight) -> None:
+    async def _acknowledge(self, tickets: Sequence[tuple[TP, Watermark, int]]) -> None:
         advanced: dict[TP, int] = {}
-        for tp, mark, ticket in item.tickets:
+        for tp, mark, ticket in tickets:
             before = mark.position
             if mark.acknowledge(ticket) > before and self._watermarks.get(tp) is mark:
                 advanced[tp] = mark.position
@@ -272,12 +270,12 @@ class Ownership:
                 self._fence(lost & set(advanced), error)
                 advanced = {tp: offset for tp, offset in advanced.items() if tp not in lost}
                 continue
-            self._committer.note(advanced)
+            self._delivering.commit(advanced)
             return
 
-    def _fence(self, partitions: set[TP], error: FencedError) -> None:
+    def _fence(self, lost: Set[TP], error: FencedError) -> None:
         """Drop the work of partitions that another worker took; take them again if still ours."""
-        partitions = partitions & set(self.partitions)
+        partitions = lost & set(self.partitions)
         if not partitions:
             return  # What is left of an earlier assignment is not ours to take again.
         self._counters.fenced += len(partitions)
@@ -289,7 +287,7 @@ class Ownership:
         self._owned -= partitions
         if not self._closing.is_set():
             reopening = self._reopen(sorted(partitions), error)
-            self._run(f"open again {names}", reopening)
+            self._tasks.run(f"open again {names}", reopening)
 
     async def _reopen(self, partitions: Sequence[TP], error: FencedError) -> None:
         await self._await_reassignment(error)
@@ -312,39 +310,3 @@ class Ownership:
             delay_min_s=self._settings.retry_delay_min_s,
             delay_max_s=self._settings.retry_delay_max_s,
         )
-
-    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks[name] = asyncio.create_task(self._guarded(name, work), name=f"stream-{name}")
-
-    async def _guarded(self, name: str, work: Awaitable[None]) -> None:
-        """Report what no retry covers: a defect, after which work would stand still unnoticed."""
-        try:
-            await work
-        except GaveUp:
-            log.debug("%s: gave up, as partitions are given back", name)
-        except Exception as error:
-            log.exception("the %s loop ended by a defect", name)
-            self._failed(error)
-
-    async def _finish(self, name: str, deadline_s: float) -> bool:
-        """Let a task end by the deadline, else cancel it; return whether it ended by itself."""
-        task = self._tasks[name]
-        await asyncio.wait([task], timeout=max(deadline_s - time.monotonic(), 0.0))
-        if task.done():
-            return True
-        task.cancel()
-        await asyncio.wait([task])
-        return False
-
-    async def _bounded(self, what: str, call: Awaitable[object], deadline_s: float) -> None:
-        """Await one last step until the deadline, or a tenth of the drain timeout."""
-        least_s = self._settings.drain_timeout_s / 10
-        try:
-            async with asyncio.timeout(max(deadline_s - time.monotonic(), least_s)):
-                await call
-        except TimeoutError:
-            log.warning("%s did not end in time", what)
-        except FencedError as error:
-            log.info("%s: %s", what, error)
-        except Exception as error:
-            log.warning("%s failed: %r", what, error)

@@ -68,10 +68,15 @@ class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a batch: records to send, and per partition the next offset to consume."""
+    """What became of a batch: by partition, records to send and the next offset to consume."""
 
-    records: Sequence[OutgoingRecord]
+    results: Mapping[TP, Sequence[OutgoingRecord]]
     positions: Mapping[TP, int]
+
+    @property
+    def records(self) -> list[OutgoingRecord]:
+        """The records of all partitions."""
+        return [record for records in self.results.values() for record in records]
 
 
 class RecordTooLarge(StreamInferError):  # noqa: N818

@@ -103,15 +103,15 @@ class TopologyProcessor:
             for work in works
         ]
         scores = self._score([item.vectors for item in folded])
-        outgoing: list[OutgoingRecord] = []
+        results: dict[TP, list[OutgoingRecord]] = {}
         positions: dict[TP, int] = {}
         for work, item, scored in zip(works, folded, scores, strict=True):
-            outgoing += self._concluded(work, item, scored)
+            results[work.tp] = self._concluded(work, item, scored)
             positions.update(work.advance())
             work.owned.changed = True
         self._holdings.take_snapshots()
         failpoint("folded")
-        return Outcome(outgoing, positions)
+        return Outcome(results, positions)
 
     async def acknowledged(self, positions: Mapping[TP, int]) -> None:
         """Store the snapshots whose events are all acknowledged now."""

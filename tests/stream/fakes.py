@@ -51,17 +51,18 @@ class Echo:
             self.failures -= 1
             raise ConnectionError("the store is away")
         await asyncio.sleep(self.work_s)
-        records: list[OutgoingRecord] = []
+        results: dict[TP, list[OutgoingRecord]] = {}
         for tp, consumed in batch.items():
             if tp not in self.owned:
                 self.not_owned.append(tp)
+            records = results[tp] = []
             for record in consumed:
                 self.processed.append((tp, record.offset))
                 identity = [tp.topic, tp.partition, record.offset, (record.value or b"").decode()]
                 records.append(
                     OutgoingRecord(self.output, record.key, json.dumps(identity).encode())
                 )
-        return Outcome(records, {tp: consumed[-1].offset + 1 for tp, consumed in batch.items()})
+        return Outcome(results, {tp: consumed[-1].offset + 1 for tp, consumed in batch.items()})
 
     async def acknowledged(self, positions: Mapping[TP, int]) -> None:
         self.calls.append("acknowledged")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stream_infer.core.errors import FencedError
+from stream_infer.stream.at_least_once import AtLeastOnce
 from stream_infer.stream.commits import CommitResult
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.ownership import Ownership
@@ -78,13 +79,21 @@ def own(
     def failed(error: Exception) -> None:
         raise AssertionError("a defect") from error
 
+    settings, counters = StreamSettings(**{**quick, **changes}), StreamCounters()
+    delivering = AtLeastOnce(
+        producer,  # type: ignore[arg-type]
+        group=group,
+        replace=echo.refused,
+        settings=settings,
+        counters=counters,
+    )
     ownership = Ownership(
         partitions,
         processor=echo,
-        producer=producer,  # type: ignore[arg-type]
+        delivering=delivering,
         group=group,
-        settings=StreamSettings(**{**quick, **changes}),
-        counters=StreamCounters(),
+        settings=settings,
+        counters=counters,
         failed=failed,
     )
     ownership.start()
@@ -288,6 +297,6 @@ async def test_what_is_left_of_an_earlier_assignment_is_not_taken_over_again():
     )
     await opened(ownership, A)
     await eventually(lambda: "idle" in echo.calls)
-    assert not any(name.startswith("open again") for name in ownership._tasks)
+    assert ownership._tasks.named("open again") == []
     assert ownership.pickup.open_partitions == echo.owned == {A}
     await ownership.close()
