@@ -1,5 +1,6 @@
 """The partitions a worker owns: their rows in memory, and when these are stored."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from stream_infer.failpoints import failpoint
 from stream_infer.settings import Settings
 from stream_infer.store.state import Ownership, StateStore
 from stream_infer.stream.processing import TP, PartitionsFenced
+
+WRITE_PAUSE = 10
+"""Time between two writes of a partition's rows, in times of what the last one took."""
 
 
 @dataclass(slots=True)
@@ -24,6 +28,7 @@ class Owned:
     acknowledged: Position
     pending: Snapshot | None = None
     stored_at_s: float = 0.0
+    write_s: float = 0.0
     changed: bool = False
 
     def evict(self, rows_max: int) -> None:
@@ -119,11 +124,16 @@ class Holdings:
                 )
 
     def take_snapshots(self) -> None:
-        """Begin to store each changed partition whose last write is long enough ago."""
+        """Begin to store each changed partition whose last write is long enough ago.
+
+        That is the flush interval at most, and as soon as writing takes a small part of the time:
+        who reads the rows sees new events within milliseconds, and a backlog is not slowed down.
+        """
         now_s = self._monotonic_s()
+        most_s = self._settings.flush_interval_s
         for owned in self._owned.values():
-            due = now_s - owned.stored_at_s >= self._settings.flush_interval_s
-            if owned.changed and owned.pending is None and due:
+            pause_s = min(most_s, owned.write_s * WRITE_PAUSE)
+            if owned.changed and owned.pending is None and now_s - owned.stored_at_s >= pause_s:
                 self._snapshot(owned)
 
     async def write_pending(self) -> None:
@@ -131,12 +141,16 @@ class Holdings:
 
         Raises PartitionsFenced, after all others are written, for those that others own by now.
         """
+        held = [item for item in self._owned.items() if item[1].pending is not None]
+        errors = await asyncio.gather(
+            *(self._write(owned) for _, owned in held), return_exceptions=True
+        )
         fenced: dict[TP, FencedError] = {}
-        for tp, owned in list(self._owned.items()):
-            try:
-                await self._write(owned)
-            except FencedError as error:
+        for (tp, _), error in zip(held, errors, strict=True):
+            if isinstance(error, FencedError):
                 fenced[tp] = error
+            elif error is not None:
+                raise error
         self.forget(fenced)
 
     def forget(self, fenced: Mapping[TP, FencedError]) -> None:
@@ -183,7 +197,9 @@ class Holdings:
         if pending is None or not owned.is_acknowledged(pending.position):
             return
         failpoint("state_unwritten")
+        began_s = self._monotonic_s()
         owned.ownership = await self._store.write(owned.ownership, pending)
+        owned.write_s = self._monotonic_s() - began_s
         failpoint("state_written")
         owned.pending = None
         # Under load the next snapshot may be taken before the next batch asks for room.
