@@ -212,7 +212,8 @@ class TopologyProcessor:
         runtime, topology = self._runtime, self._runtime.topology
         state = work.owned.state
         now_us = self._wall_us()
-        latency_ms = (now_us - folded.scored.ingested_us) / 1e3
+        # A clock that was set back is no reason for a result before its event.
+        latency_ms = np.maximum(now_us - folded.scored.ingested_us, 0) / 1e3
         pairs = runtime.engine.join_labels(state, folded, scored.combined)
         predictions = make_predictions(
             topology,

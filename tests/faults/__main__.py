@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from stream_infer.failpoints import POINTS
-from tests.faults import redis_faults, servers, workers
+from tests.faults import clocks, letters, models_failing, redis_faults, servers, workers
 from tests.faults.harness import Bench, Run
 from tests.faults.verifier import Figures
 
@@ -38,6 +38,18 @@ SCENARIOS: dict[str, Scenario] = {
     "cluster-node-away": redis_faults.cluster_node_away,
     "broker-stopped": partial(servers.broker_stopped, killed=False),
     "broker-killed": partial(servers.broker_stopped, killed=True),
+    **{
+        f"model-{name}": partial(models_failing.model_fails, fault=fault)
+        for name, fault in (
+            ("hangs", "hang"),
+            ("slow", "slow"),
+            ("raises", "raise"),
+            ("nan", "nan"),
+        )
+    },
+    "message-too-large": letters.message_too_large,
+    "poison-replayed": letters.poison_replayed,
+    "clock-set-back": clocks.clock_set_back,
 }
 SEEDED = {"kill"}
 """Scenarios that `--seeds` repeats; each other one runs once unless it is named."""

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -32,6 +32,8 @@ class Record:
     timestamp_ms: int
     sent_ms: int
     value: bytes
+    key: bytes = b""
+    partition: int = 0
 
 
 @dataclass(slots=True)
@@ -54,15 +56,20 @@ class Folded:
         return [offset for offset, found in self.ends.items() if found == end]
 
 
-def fold_log(records: Sequence[Record]) -> Folded:
-    """Fold one partition's log, in offset order."""
+def fold_log(
+    records: Sequence[Record],
+    refused: Callable[[Record], bool] = lambda _: False,
+    *,
+    features: bool = True,
+) -> Folded:
+    """Fold one partition's log, in offset order; `refused` names further dead letters."""
     folded = Folded()
     by_shop_log: dict[str, list[Fact]] = defaultdict(list)
     by_item_log: dict[str, list[Fact]] = defaultdict(list)
     waiting: dict[tuple[str, str], tuple[int, int, float]] = {}
     for record in records:
         event = acceptable(record)
-        if event is None:
+        if event is None or refused(record):
             folded.ends[record.offset] = "dead letter"
             continue
         time_us = event["time_us"]
@@ -79,13 +86,14 @@ def fold_log(records: Sequence[Record]) -> Folded:
         folded.seen_us[identity] = time_us
         scored = event["type"] == "sale"
         folded.ends[record.offset] = "prediction" if scored else "update"
-        features = {"amount": Expected(event.get("amount"))}
-        features |= _features(by_shop, by_shop_log, event["shop"], event)
-        item = event.get("item")
-        key = None if item is None else f"{event['shop']}\x1f{item}"
-        features |= _features(by_item, by_item_log, key, event)
-        if scored:
-            folded.features[record.offset] = features
+        if features:
+            found = {"amount": Expected(event.get("amount"))}
+            found |= _features(by_shop, by_shop_log, event["shop"], event)
+            item = event.get("item")
+            key = None if item is None else f"{event['shop']}\x1f{item}"
+            found |= _features(by_item, by_item_log, key, event)
+            if scored:
+                folded.features[record.offset] = found
         _join(folded, waiting, record.offset, event)
     return folded
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from stream_infer.processes import Guarded, free_port, wait_until
 from tests.faults.events import Rates
 from tests.faults.models import save_models
 from tests.faults.reading import PARTITIONS, committed, log_ends, stored_offsets
-from tests.faults.verifier import Fault, Figures, Verifier
+from tests.faults.verifier import AS_USUAL, Fault, Figures, Judge, Verifier
 from tests.servers.kafka import Kafka
 from tests.servers.redis import Redis
 
@@ -50,6 +50,8 @@ class Bench:
 
     away_s = 10.0
     """How long a server stays away."""
+    steady_s = 60.0
+    """How long the steady load lasts."""
 
     def __init__(self, kafka: Kafka, redis: Redis, directory: Path) -> None:
         self.kafka = kafka
@@ -130,22 +132,37 @@ class Run:
         self.broker = bench.kafka.bootstrap
         self.faults: list[Fault] = []
         self.workers: list[Worker] = []
+        self.finish_max_s = FINISH_MAX_S
         self._generator: Guarded | None = None
         self._made = 0
-        self._prepare(self.name)
+        self.prepare(self.name)
         bench.kafka.create_topics({self.source: PARTITIONS}, **{"retention.ms": "-1"})
 
-    def _prepare(self, topology: str) -> None:
+    def prepare(self, topology: str) -> None:
+        """Store the models of a topology, and make its result topics."""
         save_models(self.bench.models, topology)
         kinds = ("predictions", "dead_letters", "outcomes")
         self.bench.kafka.create_topics({f"{topology}.{kind}": PARTITIONS for kind in kinds})
 
     # -- processes
 
-    def worker(self, *, failpoints: str = "", topology: str = "", **settings: object) -> Worker:
-        """Start a worker; settings are those of stream_infer.settings."""
+    def worker(
+        self,
+        *,
+        failpoints: str = "",
+        topology: str = "",
+        test: Mapping[str, str] | None = None,
+        stderr: int | None = None,
+        program: Sequence[str] = ("worker",),
+        **settings: object,
+    ) -> Worker:
+        """Start a worker; settings are those of stream_infer.settings.
+
+        `test` are variables `STREAM_INFER_TEST_…` for tests.faults.shop; `stderr` takes the log
+        elsewhere; `program` is another command of stream-infer than `worker`.
+        """
         self._made += 1
-        log = self.directory / f"worker-{self._made}.log"
+        log = self.directory / f"{program[0]}-{self._made}.log"
         values = {
             **QUICK,
             "metrics_port": free_port(),
@@ -160,15 +177,16 @@ class Run:
             "STREAM_INFER_TEST_TOPOLOGY": topology or self.name,
             "STREAM_INFER_TEST_SOURCE": self.source,
             "STREAM_INFER_FAILPOINTS": failpoints,
+            **{f"STREAM_INFER_TEST_{name}": text for name, text in (test or {}).items()},
         }
-        command = [sys.executable, "-m", "stream_infer.cli", "worker", "tests.faults.shop"]
+        command = [sys.executable, "-m", "stream_infer.cli", *program, "tests.faults.shop"]
         with log.open("ab") as output:
             process = Guarded(
                 command,
                 cwd=ROOT,
                 env=environment,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT if stderr is None else stderr,
                 grace_s=30,
             )
         worker = Worker(process, log, int(str(values["metrics_port"])))
@@ -223,7 +241,7 @@ class Run:
         self.until(
             f"{count} records sent",
             lambda: self.sent() >= count,
-            FINISH_MAX_S,
+            self.finish_max_s,
         )
 
     def sent(self) -> int:
@@ -234,7 +252,7 @@ class Run:
         """Wait for the generator's end; it must have got all acknowledged."""
         generator = self._generator
         assert generator is not None
-        self.until("all is generated", lambda: generator.poll() is not None, FINISH_MAX_S)
+        self.until("all is generated", lambda: generator.poll() is not None, self.finish_max_s)
         text = (self.directory / "generator.log").read_text()
         if generator.poll() != 0:
             raise ScenarioError(f"the generator failed: {text[-600:]}")
@@ -251,12 +269,18 @@ class Run:
                 and committed(self.broker, f"stream-infer.{name}", self.source) == ends
             )
 
-        self.until(f"{name} has done everything", done, FINISH_MAX_S)
+        self.until(f"{name} has done everything", done, self.finish_max_s)
+
+    def metrics(self, worker: Worker) -> str:
+        """Return a worker's metrics page."""
+        page = f"http://127.0.0.1:{worker.metrics_port}/metrics"
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
 
     def ends(self, worker: Worker) -> dict[str, int]:
         """How many events a worker counted, by their end (see `metrics_port`)."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/metrics") as answer:
-            text = answer.read().decode()
+        text = self.metrics(worker)
         found = re.findall(r'^stream_infer_events_total{.*end="(\w+)".*} (\S+)$', text, re.M)
         found += [("consumed", n) for n in re.findall(CONSUMED, text, re.M)]
         return {end: int(float(number)) for end, number in found}
@@ -270,7 +294,7 @@ class Run:
         yield
         self.faults.append(Fault(start_ms, now_ms()))
 
-    def finish(self, *running: Worker) -> Figures:
+    def finish(self, *running: Worker, judge: Judge = AS_USUAL) -> Figures:
         """Let the work end, stop the workers, judge."""
         self.until_generated()
         self.until_done()
@@ -278,12 +302,16 @@ class Run:
             if (code := worker.stop()) != 0:
                 self.figures.failures.append(f"a worker ended with {code}: {worker.log}")
         calm = f"{self.name}_calm"
-        self._prepare(calm)
+        self.prepare(calm)
         reference = self.worker(topology=calm)
         self.until_done(calm)
         if (code := reference.stop()) != 0:
             self.figures.failures.append(f"the reference worker ended with {code}")
-        verifier = Verifier(self.broker, self.store_url, self.source, self.name, calm)
+        return self.judged(calm, judge)
+
+    def judged(self, calm: str, judge: Judge = AS_USUAL) -> Figures:
+        """Judge what came out, beside what an undisturbed worker stored."""
+        verifier = Verifier(self.broker, self.store_url, self.source, self.name, calm, judge)
         figures = verifier.judge(self.figures, self.faults)
         # More than was acknowledged: records whose acknowledgement a producer lost are in the log
         # too, perhaps twice; what is in the log counts.

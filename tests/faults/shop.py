@@ -1,10 +1,14 @@
 """The topology under test: sales and refunds; each of its models shows one feature as its score.
 
-The environment names it: STREAM_INFER_TEST_TOPOLOGY, and STREAM_INFER_TEST_SOURCE its topic.
+The environment names it: STREAM_INFER_TEST_TOPOLOGY, and STREAM_INFER_TEST_SOURCE its topic. With
+STREAM_INFER_TEST_FIXED it accepts long notes, too.
 """
 
 import os
 from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
 
 from stream_infer import (
     Event,
@@ -21,6 +25,11 @@ from stream_infer import (
     total,
     weighted_mean,
 )
+from tests.faults import hooks
+
+hooks.arm()
+NOTE_MAX = 1_000 if os.environ.get("STREAM_INFER_TEST_FIXED") else 8
+Note = Annotated[str, Meta(max_length=NOTE_MAX)]
 
 
 class Sale(Event, tag="sale"):
@@ -29,6 +38,7 @@ class Sale(Event, tag="sale"):
     at: datetime
     amount: float
     item: str | None = None
+    note: Note = ""
 
 
 class Refund(Event, tag="refund"):

@@ -240,6 +240,19 @@ async def test_a_result_too_large_to_publish_ends_as_a_dead_letter_that_names_it
     assert worker.counters.ends.conserved
 
 
+async def test_a_clock_before_the_events_own_gives_no_negative_latency(
+    redis: Redis, topology: Topology
+) -> None:
+    worker = Worker(shop_runtime(topology), redis)
+    await worker.start()
+    stamp_ms = 1_400_000_000_000 + 3_600_000
+    events = as_records(topology.stream.name, 0, LogMaker(Random(3)).values(5))
+    await worker.consume([record._replace(timestamp=stamp_ms) for record in events])
+    predictions = worker.of(topology.output)
+    assert predictions
+    assert {said["latency_ms"] for said in predictions} == {0.0}
+
+
 async def test_a_failed_read_leaves_no_trace(redis: Redis, topology: Topology) -> None:
     records = as_records(topology.stream.name, 0, LogMaker(Random(5)).values(200))
     worker = Worker(shop_runtime(topology), redis)
