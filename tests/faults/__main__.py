@@ -12,7 +12,8 @@ from pathlib import Path
 
 from stream_infer.failpoints import POINTS
 from tests.faults import clocks, letters, models_failing, redis_faults, servers, workers
-from tests.faults.harness import Bench, Run
+from tests.faults.bench import Bench
+from tests.faults.harness import Run
 from tests.faults.verifier import Figures
 
 Scenario = Callable[[Run], Figures]

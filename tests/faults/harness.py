@@ -10,19 +10,16 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from redis import Redis as RedisClient
-
 from stream_infer.processes import Guarded, free_port, wait_until
+from tests.faults.bench import Bench
 from tests.faults.events import Rates
 from tests.faults.models import save_models
 from tests.faults.reading import PARTITIONS, committed, log_ends, stored_offsets
 from tests.faults.verifier import AS_USUAL, Fault, Figures, Judge, Verifier
-from tests.servers.kafka import Kafka
-from tests.servers.redis import Redis
 
 ROOT = Path(__file__).parents[2]
 START_MAX_S = 60.0
@@ -43,46 +40,6 @@ QUICK = {
 
 class ScenarioError(Exception):
     """A scenario did not come to its end; the message says where it stood."""
-
-
-class Bench:
-    """The servers that scenarios share; those that a scenario stops, it starts again."""
-
-    away_s = 10.0
-    """How long a server stays away."""
-    steady_s = 60.0
-    """How long the steady load lasts."""
-
-    def __init__(self, kafka: Kafka, redis: Redis, directory: Path) -> None:
-        self.kafka = kafka
-        self.redis = redis
-        self.directory = directory
-        self.models = directory / "models"
-
-    @classmethod
-    @contextmanager
-    def started(cls, directory: Path) -> Iterator["Bench"]:
-        """Servers of this battery's own."""
-        with ExitStack() as stack:
-            kafka = Kafka(directory / "kafka")
-            stack.callback(kafka.stop)
-            # A file that is never rewritten can be set back to what it was.
-            redis = Redis(directory / "redis", options={"auto-aof-rewrite-percentage": "0"})
-            stack.callback(redis.stop)
-            yield cls(kafka.start(), redis.start(), directory)
-
-    def restore(self) -> None:
-        """Start what a scenario left stopped."""
-        if self.kafka.owned:
-            self.kafka.start()
-        if self.redis.owned:
-            self.redis.start()
-
-    def forget(self) -> None:
-        """Remove all rows, so that many scenarios need no more memory than one."""
-        with RedisClient.from_url(self.redis.url) as redis:
-            redis.flushall()
-            redis.bgrewriteaof()
 
 
 class Worker:
@@ -142,7 +99,11 @@ class Run:
         """Store the models of a topology, and make its result topics."""
         save_models(self.bench.models, topology)
         kinds = ("predictions", "dead_letters", "outcomes")
-        self.bench.kafka.create_topics({f"{topology}.{kind}": PARTITIONS for kind in kinds})
+        # By the broker's clock: a worker's may be wrong.
+        self.bench.kafka.create_topics(
+            {f"{topology}.{kind}": PARTITIONS for kind in kinds},
+            **{"message.timestamp.type": "LogAppendTime"},
+        )
 
     # -- processes
 

@@ -13,7 +13,8 @@ from redis import Redis as RedisClient
 from stream_infer.core.errors import SettingsError
 from stream_infer.failpoints import parse
 from tests.faults.__main__ import play
-from tests.faults.harness import ROOT, Bench, Run
+from tests.faults.bench import Bench
+from tests.faults.harness import ROOT, Run
 from tests.faults.reading import read_topic
 from tests.faults.verifier import Figures, Verifier
 from tests.servers.kafka import Kafka
