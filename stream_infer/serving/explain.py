@@ -60,7 +60,7 @@ async def explain(scorer: Scorer, batch: Batch) -> Explanation:
     read = await scorer.read(batch, with_times=True)
     vectors = scorer.vectors(read, batch)
     scored = scorer.score(vectors)
-    prediction = scorer.predictions(batch, vectors, scored)[0]
+    prediction = scorer.predictions(batch, vectors, scored).objects()[0]
     stream_time_us = read.stream_times_us.get(read.partitions[0])
     return Explanation(
         prediction=prediction,

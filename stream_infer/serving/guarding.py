@@ -3,6 +3,7 @@
 import hmac
 import ipaddress
 import time
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -36,6 +37,7 @@ SECURITY_HEADERS = {
 _SECURITY = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine only."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -142,6 +144,7 @@ def _netloc_of(origin: str) -> str | None:
         return None
 
 
+@lru_cache(maxsize=64)
 def _name_of(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")

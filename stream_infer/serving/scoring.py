@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from stream_infer.core.columns import Batch, Reject
 from stream_infer.core.errors import StateError
 from stream_infer.core.events import tag_of
-from stream_infer.core.predictions import Scored, make_predictions
-from stream_infer.core.results import Prediction, moment
+from stream_infer.core.predictions import Predictions, Scored, make_predictions
+from stream_infer.core.results import moment
 from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.monitoring.counters import count_failures
@@ -75,8 +75,10 @@ class Scorer:
         self._wall_us = wall_us
         self._partitioner = Partitioner()
 
-    async def predict(self, bodies: Sequence[Body]) -> Sequence[list[Prediction] | Exception]:
-        """Score the events of several requests together: predictions, or what is wrong, for each.
+    async def predict(self, bodies: Sequence[Body]) -> Sequence[list[bytes] | Exception]:
+        """Score the events of several requests together.
+
+        Returns the predictions of each as JSON, or what is wrong with it.
 
         A request with an event that is not acceptable is refused as a whole.
         """
@@ -88,7 +90,7 @@ class Scorer:
         found = dict(zip(scored.positions.tolist(), predictions, strict=True))
         self._metrics.scored += len(scored)
         self._metrics.score_batches += 1
-        answers: list[list[Prediction] | Exception] = []
+        answers: list[list[bytes] | Exception] = []
         start = 0
         for body in bodies:
             stop = start + len(body.events)
@@ -172,7 +174,7 @@ class Scorer:
             count_failures(of_topology, scored.failures)
         return scored
 
-    def predictions(self, batch: Batch, vectors: Vectors, scored: Scored) -> list[Prediction]:
+    def predictions(self, batch: Batch, vectors: Vectors, scored: Scored) -> Predictions:
         """Return predictions whose ids say that no record of the log stands behind them."""
         topology = self.runtime.topology
         return make_predictions(
@@ -184,7 +186,7 @@ class Scorer:
             [f"{topology.name}:http:{uuid.uuid4()}" for _ in range(len(batch))],
             moment(self._wall_us()),
             None,
-        ).objects()
+        )
 
     def warm_up(self) -> None:
         """Run the models once, on inputs that are all missing."""
@@ -193,9 +195,9 @@ class Scorer:
         no_reasons = np.zeros((1, 0), bool)
         self.runtime.score(Vectors(nothing, no_reasons, (), np.zeros(1, np.int64)))
 
-    async def _predictions(self, batch: Batch) -> list[Prediction]:
+    async def _predictions(self, batch: Batch) -> list[bytes]:
         vectors = self.vectors(await self.read(batch), batch)
-        return self.predictions(batch, vectors, self.score(vectors))
+        return self.predictions(batch, vectors, self.score(vectors)).encoded()
 
     def _partitions_of(self, batch: Batch) -> list[int]:
         choices = range(self.partitions)

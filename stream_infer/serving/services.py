@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_infer.core.results import Prediction
 from stream_infer.core.stream import Stream
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.exposition import StreamInferCollector, registry
@@ -63,7 +62,7 @@ class Served:
 
     runtime: Runtime
     scorer: Scorer
-    batcher: Batcher[Body, list[Prediction]]
+    batcher: Batcher[Body, list[bytes]]
     store: StateStore
 
     @property
@@ -214,7 +213,7 @@ def _served(runtime: Runtime, redis: Redis, settings: Settings, metrics: HttpMet
     scorer = Scorer(
         runtime, redis, settings.partitions, reader=runtime.reader(settings), metrics=metrics
     )
-    batcher = Batcher[Body, list[Prediction]](
+    batcher = Batcher[Body, list[bytes]](
         scorer.predict,
         lambda body: len(body.events),
         slots=SCORING_SLOTS,
