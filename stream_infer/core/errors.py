@@ -51,6 +51,14 @@ class StateLostError(FencedError):
     """The store has an older state than the one it had acknowledged."""
 
 
+class RowsEvictedError(StateLostError):
+    """The store may have evicted rows of this partition: none of them can be trusted."""
+
+
+class EvictingError(StateError):
+    """The store keeps evicting rows; folding them again would not help."""
+
+
 class EventError(StreamInferError):
     """One event is not acceptable; `stage` and `reason` go to its dead letter."""
 

@@ -56,6 +56,8 @@ class TopologyCounters:
     model_failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Micro-batches in which a model failed, by model and by `timeout`, `error` or `nan`."""
     feature_age_s: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS_S))
+    state_discards: int = 0
+    """Partitions folded anew because Redis may have evicted their rows."""
     outcomes: int = 0
     error_sum: float = 0.0
     error_absolute_sum: float = 0.0

@@ -108,13 +108,15 @@ class StreamInferCollector(Collector):
         consumed = _counter("consumed_events", "records consumed")
         ends = _counter("events", "events by how they ended", "end")
         degraded = _counter("degraded_predictions", "predictions lacking an input", "reason")
+        discards = _counter("state_discards", "partitions folded anew after evictions")
         for topology, counters in self.topologies.items():
             consumed.add_metric([topology], counters.ends.consumed)
             for end, attribute in ENDS.items():
                 ends.add_metric([topology, end], getattr(counters.ends, attribute))
+            discards.add_metric([topology], counters.state_discards)
             for reason, n in list(counters.degraded.items()):
                 degraded.add_metric([topology, reason], n)
-        yield from (consumed, ends, degraded)
+        yield from (consumed, ends, degraded, discards)
 
     def _model_failures(self) -> Metric:
         family = _counter("model_failures", "batches in which a model failed", "model", "reason")

@@ -4,22 +4,35 @@ All keys of one partition of one topology share a hash tag, so that Redis Cluste
 together and the transaction spans all views:
 
     si:{TOPOLOGY:PARTITION}:meta        hash: epoch, next_offset, stream_time_us, partitions, schema
+                                        and, where Redis evicts, evictions, discarding
                                         (a topology of several streams: `123,45`, one for each)
     si:{TOPOLOGY:PARTITION}:SHARD:KEY   string: one packed row, expiring when idle
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ResponseError
 
 from stream_infer.core.errors import FencedError, StateError, StateLostError
 from stream_infer.core.state import RESULTS, Position, Snapshot
+from stream_infer.store.eviction import (
+    NOT_TOLD,
+    UNKNOWN,
+    Memory,
+    may_lack_rows,
+    memory_command,
+    read_memory,
+)
+
+DISCARDED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +40,15 @@ class Ownership:
     """The right to write one partition's rows, until somebody else acquires it.
 
     `position` has the first offset of each stream that is not folded into the stored rows, None
-    where nothing is stored.
+    where nothing is stored. `suspect` rows must be discarded before any is read: some may be gone.
     """
 
     partition: int
     epoch: int
     position: Position | None
     stream_times_us: Position | None
+    memory: Memory
+    suspect: bool = False
 
 
 def position_text(position: Position | None) -> str:
@@ -62,8 +77,9 @@ class StateStore:
         self.topology = topology
         self._schema = schema
         self._partitions = partitions
-        script = files("stream_infer.store").joinpath("state.lua").read_text()
-        self._write = redis.register_script(script)
+        scripts = files("stream_infer.store")
+        self._write = redis.register_script(scripts.joinpath("state.lua").read_text())
+        self._discard = redis.register_script(scripts.joinpath("discard.lua").read_text())
         # A node that is giving a slot away checks the keys that a script names before it runs it;
         # at any other key it would stop in the middle.
         self._name_rows = isinstance(redis, RedisCluster)
@@ -90,12 +106,67 @@ class StateStore:
         pipeline.hset(meta, mapping={"partitions": self._partitions, "schema": self._schema})
         pipeline.hmget(meta, ["next_offset", "stream_time_us"])
         epoch, _, (next_offset, stream_time_us) = await pipeline.execute()
+        # Asked for when all earlier owners are fenced: what is evicted from now on is noticed.
+        memory = await self._memory(meta)
+        suspect = may_lack_rows(stored, memory)
+        if not suspect:
+            await self._mark_evictions(meta, stored, memory)
         return Ownership(
             partition,
             int(epoch),
             read_position(next_offset),
             read_position(stream_time_us),
+            memory,
+            suspect,
         )
+
+    async def discard(self, ownership: Ownership) -> Ownership:
+        """Delete all rows of a partition, in batches; return the ownership of an empty one.
+
+        Raises as `write` does; what is left of an interrupted call, the next owner deletes.
+        """
+        prefix = partition_prefix(self.topology, ownership.partition)
+        meta = prefix + "meta"
+
+        async def step(what: str, keys: Sequence[bytes | str] = (), mark: str = "") -> None:
+            answer = await self._discard(keys=[meta, *keys], args=[ownership.epoch, what, mark])
+            if answer <= 0:
+                raise self._fenced(ownership) if answer == 0 else self._lost(ownership)
+
+        await step("begin")
+        batch: list[bytes | str] = []
+        async for key in self._scan(prefix):
+            if key != meta.encode():
+                batch.append(key)
+            if len(batch) >= DISCARDED_AT_ONCE:
+                await step("rows", batch)
+                batch = []
+        await step("rows", batch)
+        memory = await self._memory(meta)
+        await step("end", (), memory.mark if memory.may_evict else "")
+        return replace(ownership, position=None, stream_times_us=None, memory=memory, suspect=False)
+
+    def _scan(self, prefix: str) -> AsyncIterator[bytes]:
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+        options: dict[str, Any] = {"match": pattern, "count": DISCARDED_AT_ONCE}
+        if isinstance(self._redis, RedisCluster):
+            options["target_nodes"] = self._redis.get_node_from_key(prefix + "meta")
+        return self._redis.scan_iter(**options)
+
+    async def _memory(self, meta: str) -> Memory:
+        try:
+            command = memory_command(meta)
+            return read_memory(await self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            if not any(word in str(error) for word in NOT_TOLD):
+                raise
+            return UNKNOWN
+
+    async def _mark_evictions(self, meta: str, stored: dict[bytes, bytes], memory: Memory) -> None:
+        if memory.may_evict:
+            await cast(Awaitable[int], self._redis.hset(meta, "evictions", memory.mark))
+        elif b"evictions" in stored:
+            await cast(Awaitable[int], self._redis.hdel(meta, "evictions"))
 
     def _check(self, partition: int, stored: dict[bytes, bytes]) -> None:
         made_with = stored.get(b"partitions")
@@ -151,6 +222,10 @@ class StateStore:
         if answer < 0:
             raise self._lost(ownership)
         return replace(ownership, position=snapshot.position)
+
+    def memory_command(self, partition: int) -> tuple[str | int, ...]:
+        """Return the command whose reply an `EvictionWatch` takes, for a caller's own pipeline."""
+        return memory_command(partition_prefix(self.topology, partition) + "meta")
 
     def header_command(self, partition: int) -> tuple[str, ...]:
         """Return the command whose reply `check_header` takes, for a caller's own pipeline."""

@@ -36,7 +36,9 @@ class AtLeastOnce:
 
     async def take(self, partitions: Sequence[TP]) -> Mapping[TP, int | None]:
         """Return the committed offsets: nobody else is hindered from sending results."""
-        return await self._group.committed(partitions)
+        committed = await self._group.committed(partitions)
+        self._committer.known(committed)
+        return committed
 
     async def submit(self, outcome: Outcome) -> Settle:
         """Queue the records; return what waits for their acknowledgement."""

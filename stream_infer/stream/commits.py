@@ -43,9 +43,23 @@ class Committer:
         """What Kafka confirmed."""
 
     def note(self, positions: Mapping[TP, int]) -> None:
-        """Let these offsets be committed soon."""
-        self._wanted.update(positions)
-        self._noted.set()
+        """Let these offsets be committed soon, where nothing higher is: a log that is folded again
+        passes offsets that were committed before.
+        """
+        higher = {
+            tp: offset
+            for tp, offset in positions.items()
+            if offset > max(self.committed.get(tp, -1), self._wanted.get(tp, -1))
+        }
+        self._wanted.update(higher)
+        if higher:
+            self._noted.set()
+
+    def known(self, committed: Mapping[TP, int | None]) -> None:
+        """Hear what is committed already."""
+        for tp, offset in committed.items():
+            if offset is not None:
+                self.committed[tp] = max(offset, self.committed.get(tp, -1))
 
     async def run(self) -> None:
         """Commit until `stop`: at once what was noted, then again after the interval."""

@@ -1,6 +1,7 @@
 """The partitions a worker owns: their rows in memory, and when these are stored."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,12 @@ from stream_infer.core.state import PartitionState, Position, Snapshot, new_stat
 from stream_infer.core.topology import Topology
 from stream_infer.failpoints import failpoint
 from stream_infer.settings import Settings
+from stream_infer.store.eviction import REMEDY, EvictionWatch, Memory
 from stream_infer.store.state import Ownership, StateStore
 from stream_infer.stream.processing import TP, PartitionsFenced
+from stream_infer.stream.refold_pace import RefoldPace
+
+log = logging.getLogger("stream_infer.stream")
 
 WRITE_PAUSE = 10
 """Time between two writes of a partition's rows, in times of what the last one took."""
@@ -26,6 +31,7 @@ class Owned:
     state: PartitionState
     ownership: Ownership
     acknowledged: Position
+    watch: EvictionWatch
     pending: Snapshot | None = None
     stored_at_s: float = 0.0
     write_s: float = 0.0
@@ -61,6 +67,10 @@ class Holdings:
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._owned: dict[TP, Owned] = {}
+        self._pace = RefoldPace()
+        self._warned = False
+        self.discards = 0
+        """Partitions folded anew because rows may have been evicted."""
         self._topics = [stream.name for stream in topology.streams]
 
     def __contains__(self, tp: object) -> bool:
@@ -93,6 +103,9 @@ class Holdings:
         for number in dict.fromkeys(tp.partition for tp in partitions):
             members = self.members(number)
             ownership = await self._store.acquire(number)
+            self._warn(ownership.memory)
+            if ownership.suspect:
+                ownership = await self._discard(ownership)
             position = ownership.position or (0,) * len(members)
             emit_from = tuple(
                 max(offset, committed.get(tp) or 0)
@@ -106,11 +119,49 @@ class Holdings:
                 stream_times_us=ownership.stream_times_us,
                 catch_up_us=int(self._settings.catch_up_max_s * 1e6),
             )
-            self._owned[members[0]] = Owned(state, ownership, acknowledged=emit_from)
+            watch = EvictionWatch(ownership.memory, self._monotonic_s())
+            self._owned[members[0]] = Owned(state, ownership, emit_from, watch)
             positions.update(zip(members, position, strict=True))
             failpoint("acquiring")
         failpoint("acquired")
         return positions
+
+    async def _discard(self, ownership: Ownership) -> Ownership:
+        """Begin anew without a partition's rows; raise EvictingError where that is of no use."""
+        number = ownership.partition
+        self._pace.begin(number, ownership.memory, self._monotonic_s())
+        log.warning(
+            "topology %r, partition %d: rows may have been evicted; folding it anew from the "
+            "beginning of its log",
+            self._topology.name,
+            number,
+        )
+        self.discards += 1
+        return await self._store.discard(ownership)
+
+    def check_evictions(self, owned: Owned, reply: Sequence[bytes] | None, *, absent: bool) -> None:
+        """Judge what came with a read of rows; raises RowsEvictedError (see `EvictionWatch`)."""
+        if reply is None:
+            owned.watch.unasked(absent=absent)
+            return
+        try:
+            owned.watch.judge(reply, absent=absent, now_s=self._monotonic_s())
+        finally:
+            self._warn(owned.watch.memory)
+
+    def _warn(self, memory: Memory) -> None:
+        if memory.evicts and not self._warned:
+            log.warning(
+                "Redis evicts rows when its memory is full (%s): partitions whose rows are evicted "
+                "are folded anew from the beginning of their log; %s",
+                memory,
+                REMEDY,
+            )
+        self._warned = memory.evicts
+
+    def wants_memory(self, owned: Owned) -> bool:
+        """Whether a read of rows must ask what Redis does when its memory is full."""
+        return owned.watch.wants(self._monotonic_s())
 
     def acknowledge(self, positions: Mapping[TP, int]) -> None:
         """Note up to where results are acknowledged."""

@@ -80,7 +80,10 @@ class TopologyProcessor:
         self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
     ) -> Mapping[TP, int]:
         """Acquire the partitions' state; read on from where that ends."""
-        return await self._holdings.acquire(partitions, committed)
+        try:
+            return await self._holdings.acquire(partitions, committed)
+        finally:
+            self.counters.state_discards = self._holdings.discards
 
     async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
         """Fold and score everything that waited; one read before, one call per model."""
@@ -160,6 +163,9 @@ class TopologyProcessor:
             if any(work.lacking.values()):
                 work.before = work.owned.ownership
                 pipeline.execute_command(*self._store.header_command(work.tp.partition))
+                work.asks_memory = self._holdings.wants_memory(work.owned)
+                if work.asks_memory:
+                    pipeline.execute_command(*self._store.memory_command(work.tp.partition))
             if self._reader is not None:
                 scored = work.batch.take(engine.scored_mask(work.batch))
                 fields = self._reader.plan.fields
@@ -178,10 +184,13 @@ class TopologyProcessor:
             if work.before is not None:
                 try:
                     self._store.check_header(work.before, replies[start])
+                    absent = any(None in found for _, _, found in rows)
+                    told = replies[start + 1] if work.asks_memory else None
+                    self._holdings.check_evictions(work.owned, told, absent=absent)
                 except FencedError as error:
                     if self._holdings.get(work.tp) is work.owned:
                         fenced[work.tp] = error
-                start += 1
+                start += 1 + work.asks_memory
             if work.tp not in fenced:
                 for shard, keys, found in rows:
                     shard.insert(keys, found)

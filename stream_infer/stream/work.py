@@ -34,6 +34,7 @@ class Work:
     lacking: dict[str, list[str]] = field(default_factory=dict)
     request: FeatureRequest | None = None
     before: Ownership | None = None
+    asks_memory: bool = False
 
     @property
     def fresh(self) -> Bools:

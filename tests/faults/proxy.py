@@ -44,6 +44,10 @@ class Proxy:
             proxy._loop.call_soon_threadsafe(proxy._stopping.set)
             proxy._thread.join(10)
 
+    def turn_to(self, target_port: int) -> None:
+        """Forward new connections to another port."""
+        self._target_port = target_port
+
     def reset(self) -> None:
         """Break all connections, without a farewell."""
 

@@ -71,3 +71,15 @@ async def test_the_first_position_is_committed_at_once_and_later_ones_after_the_
     await running
     assert await committer.flush()
     assert coordinator.asked == [{A: 1}, {A: 2}]
+
+
+async def test_a_log_that_is_folded_again_does_not_set_the_commit_back():
+    coordinator = Coordinator()
+    committer = Committer(coordinator.commit, 0.0, StreamCounters())
+    committer.known({A: 100, B: None})
+    committer.note({A: 40, B: 40})
+    assert await committer.flush()
+    committer.note({A: 99, B: 41})
+    committer.note({A: 101, B: 40})
+    assert await committer.flush()
+    assert coordinator.asked == [{B: 40}, {A: 101, B: 41}]
