@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "stream_infer"
-BASE = {"core", "settings", "loading", "guard", "processes", "failpoints"}
+BASE = {"collector", "core", "settings", "loading", "guard", "processes", "failpoints"}
 MAY_IMPORT = {
     "core": {"core"},
     "settings": {"core"},
     "loading": {"core"},
+    "collector": set(),
     "guard": set(),
     "failpoints": {"core"},
     "processes": {"core", "guard"},

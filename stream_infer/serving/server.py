@@ -1,7 +1,6 @@
 """The HTTP server as a program: `serve` returns when it is told to stop."""
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -14,6 +13,7 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from stream_infer import collector
 from stream_infer.core.errors import SettingsError
 from stream_infer.loading import load_topology
 from stream_infer.serving.app import create_app
@@ -133,8 +133,7 @@ def serve(topology_names: Sequence[str], settings: Settings) -> int:
     listener = bind(settings)
     services = build_services(runtimes, settings)
     services.warm_up()
-    gc.collect()
-    gc.freeze()
+    collector.settle()
     server = make_server(services)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

@@ -1,7 +1,6 @@
 """Starting apps in a process of their own: signals, logging, exit codes."""
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import uvloop
 
+from stream_infer import collector
 from stream_infer.core.errors import StreamInferError
 from stream_infer.monitoring.watchdog import Heartbeat
 from stream_infer.stream.app import StreamApp
@@ -120,9 +120,7 @@ async def _live(app: StreamApp) -> None:
 
 async def _tell_started(apps: Sequence[StreamApp], on_started: Callable[[], None] | None) -> None:
     await asyncio.gather(*(app.ready.wait() for app in apps))
-    # Long-lived objects are not looked at again: full collections make the tail of the latency.
-    gc.collect()
-    gc.freeze()
+    collector.settle()
     log.info("working on %s", ", ".join(app.conf.id for app in apps))
     if on_started is not None:
         on_started()
