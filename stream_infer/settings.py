@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Most time between two writes of changed state."""
     commit_interval_s: Seconds = 0.5
     """Least time between two commits of source offsets."""
+    merge_wait_ms: Milliseconds = 5_000
+    """How long an event waits for another topic of its topology that has more to be fetched."""
+    merge_idle_ms: Milliseconds = 0
+    """How long an event waits for another topic of its topology that is at its end."""
     fetch_max_wait_ms: Milliseconds = 500
     """How long the broker may hold a fetch for more bytes."""
     fetch_min_bytes: Annotated[int, Meta(ge=1, le=1 << 24)] = 1

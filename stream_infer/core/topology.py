@@ -43,6 +43,10 @@ class Topology:
     stays readable for `keep_results`. `stream` is the one that has `on`; it must be given only
     where no input is a view of it.
 
+    With views of several streams, the logs of their topics are merged by event time; of equal
+    times, the stream that stands first among the inputs comes first (`stream`, if given, before
+    all). Views of other streams are looked up by the scored event's own fields.
+
     Raises DeclarationError, naming the culprit, when a part does not fit another.
     """
 
@@ -159,9 +163,6 @@ class Topology:
         streams.update((id(view.stream), view.stream) for view in self.views)
         if not streams:
             raise DeclarationError(self._culprit, "has no view; say which stream=… it scores")
-        if len(streams) > 1:  # their logs are not merged yet
-            names = ", ".join(sorted(stream.name for stream in streams.values()))
-            raise DeclarationError(self._culprit, f"its views are of several streams: {names}")
         return tuple(streams.values())
 
     def _scored_stream(self) -> Stream:

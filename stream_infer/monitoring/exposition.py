@@ -48,6 +48,9 @@ class StreamCounts(Protocol):
     @property
     def lag_records(self) -> Mapping[tuple[str, int], int]: ...
 
+    @property
+    def merge_waits(self) -> Mapping[str, int]: ...
+
 
 _STREAM_COUNTERS = (
     ("batches", "micro-batches taken; records consumed by batches is their mean size"),
@@ -163,17 +166,20 @@ class StreamInferCollector(Collector):
             for topology, counts in self.streams.items():
                 gauge.add_metric([topology], getattr(counts, name))
             yield gauge
+        waits = _counter("merge_waits", "waits for a topic with more that ran out", "topic")
         lag = _gauge("stream_lag_records", "end of the log minus next offset", "topic", "partition")
         poll = _gauge("stream_last_poll_age_seconds", "time since the consumer last asked")
         oldest = _gauge("stream_oldest_in_flight_seconds", "age of the oldest unacknowledged batch")
         for topology, counts in self.streams.items():
             for (topic, partition), records in list(counts.lag_records.items()):
                 lag.add_metric([topology, topic, str(partition)], records)
+            for topic, n in list(counts.merge_waits.items()):
+                waits.add_metric([topology, topic], n)
             if counts.last_poll_s is not None:
                 poll.add_metric([topology], self._now_s() - counts.last_poll_s)
             since_s = counts.oldest_in_flight_s
             oldest.add_metric([topology], 0.0 if since_s is None else self._now_s() - since_s)
-        yield from (lag, poll, oldest)
+        yield from (waits, lag, poll, oldest)
 
     def _requests(self, http: HttpMetrics) -> Iterator[Metric]:
         requests = CounterMetricFamily(

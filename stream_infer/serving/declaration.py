@@ -19,7 +19,16 @@ def declaration(runtime: Runtime) -> dict[str, Any]:
         "stream": topology.stream.name,
         "stream_key": topology.stream.key,
         "on": tag_of(topology.on),
-        "event_types": [tag_of(event_type) for event_type in topology.stream.event_types],
+        "event_types": [tag_of(event_type) for event_type in topology.event_types],
+        "streams": [
+            {
+                "name": stream.name,
+                "key": stream.key,
+                "time": stream.time,
+                "event_types": [tag_of(event_type) for event_type in stream.event_types],
+            }
+            for stream in topology.streams
+        ],
         "key": topology.key,
         "topics": {
             "predictions": topology.output,

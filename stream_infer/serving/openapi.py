@@ -41,7 +41,7 @@ def build_openapi(app: FastAPI, services: Services) -> dict[str, Any]:
         routes=app.routes,
     )
     topologies = [one.topology for one in services.served.values()]
-    types = {event for topology in topologies for event in topology.stream.event_types}
+    types = {event for topology in topologies for event in topology.event_types}
     structs: list[Any] = [Prediction, Outcome, Explanation, Published, Summary, ErrorBody]
     ordered = sorted(types, key=lambda event: event.__qualname__)
     _, schemas = msgspec.json.schema_components([*structs, *ordered], ref_template=REF)
@@ -63,7 +63,8 @@ def _complete(operation: dict[str, Any], services: Services, topologies: list[To
     if takes_name:
         known = [topology.name for topology in topologies]
         if name == "publish":
-            known = list(dict.fromkeys(topology.stream.name for topology in topologies))
+            streams = [stream.name for topology in topologies for stream in topology.streams]
+            known = list(dict.fromkeys(streams))
         for parameter in operation["parameters"]:
             if parameter["name"] == "name":
                 parameter["example"] = known[0] if known else "flight_delay"
@@ -91,7 +92,7 @@ def _request_body(name: str, topologies: list[Topology]) -> dict[str, Any]:
     accepted: dict[type[Event], None] = {}
     examples: dict[str, Any] = {}
     for topology in topologies:
-        types = topology.stream.event_types if name == "publish" else (topology.on,)
+        types = topology.event_types if name == "publish" else (topology.on,)
         for event_type in types:
             accepted[event_type] = None
             example = example_event(event_type)

@@ -28,7 +28,7 @@ from stream_infer.serving.errors import (
     ServingError,
 )
 from stream_infer.store.batch_features import BatchFeatureReader
-from stream_infer.store.state import partition_prefix
+from stream_infer.store.state import partition_prefix, read_position
 from stream_infer.stream.partitioning import Partitioner
 from stream_infer.stream.runtime import Runtime
 
@@ -102,23 +102,28 @@ class Scorer:
             start = stop
         return answers
 
-    def decode(self, values: Sequence[bytes]) -> Batch:
-        """Decode and check events exactly as the stream does, as if they were published now."""
-        n = len(values)
+    def decode(self, values: Sequence[bytes], stream: str | None = None) -> Batch:
+        """Decode and check events exactly as the stream does, as if they were published now.
+
+        `stream` names the one whose events they are; the scored one where it does not.
+        """
+        engine, n = self.runtime.engine, len(values)
         now_us = np.full(n, self._wall_us(), np.int64)
-        return self.runtime.engine.decode(values, np.arange(n, dtype=np.int64), now_us)
+        sources = None
+        if stream is not None:
+            sources = np.full(n, engine.topology.sources.index(stream), np.int8)
+        return engine.decode(values, np.arange(n, dtype=np.int64), now_us, sources)
 
     def problems(self, batch: Batch) -> list[Reject]:
         """Return what keeps events from being scored: broken ones, and those of another type."""
-        engine, stream = self.runtime.engine, self.runtime.topology.stream
+        engine, event_types = self.runtime.engine, self.runtime.topology.event_types
         other = ~engine.scored_mask(batch)
         wanted = tag_of(self.runtime.topology.on)
         unwanted = [
             Reject(
                 int(batch.positions[i]),
                 "validate",
-                f"a {wanted!r} event is scored, not {tag_of(stream.event_types[kind])!r}"
-                " - at `$.type`",
+                f"a {wanted!r} event is scored, not {tag_of(event_types[kind])!r} - at `$.type`",
             )
             for i, kind in zip(np.flatnonzero(other), batch.kinds[other], strict=True)
         ]
@@ -153,7 +158,11 @@ class Scorer:
         start = len(wanted)
         if with_times:
             known = zip(wanted, replies[start : 2 * start], strict=True)
-            times = {partition: int(text) for partition, text in known if text is not None}
+            times = {
+                partition: max(stored)
+                for partition, text in known
+                if (stored := read_position(text)) is not None
+            }
             start *= 2
         columns = None
         if self._reader is not None and request is not None:

@@ -93,7 +93,9 @@ class Services:
 
     def stream(self, name: str) -> Served:
         """Return a topology that reads a stream; raises NotFoundError, naming the nearest."""
-        by_stream = {one.topology.stream.name: one for one in self.served.values()}
+        by_stream = {
+            stream.name: one for one in self.served.values() for stream in one.topology.streams
+        }
         if name not in by_stream:
             raise NotFoundError.named("stream", name, tuple(by_stream), "path")
         return by_stream[name]

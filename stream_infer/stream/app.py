@@ -16,8 +16,8 @@ from yarl import URL
 from stream_infer.core.errors import DeclarationError, StreamInferError
 from stream_infer.stream.at_least_once import AtLeastOnce
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.merging import AnyPickup, Merging
 from stream_infer.stream.ownership import Ownership
-from stream_infer.stream.pickup import Pickup
 from stream_infer.stream.processing import TP, Processor
 from stream_infer.stream.producer import ResultProducer
 from stream_infer.stream.retry import persist
@@ -69,6 +69,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         stream_settings: StreamSettings,
         counters: StreamCounters,
         on_close: Callable[[], Awaitable[None]] | None,
+        merging: Merging | None = None,
         **options: Any,
     ) -> None:
         self.stream_settings = stream_settings
@@ -79,6 +80,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self.processor: Processor | None = None
         self._processor_factory = processor_factory
         self._on_close = on_close
+        self._merging = merging
         self._ownership: Ownership | None = None
         self._results: ResultProducer | None = None
         self._stop_connecting = asyncio.Event()
@@ -167,7 +169,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
     # -- what the transport asks (its `Worker` protocol)
 
     @property
-    def pickup(self) -> Pickup | None:
+    def pickup(self) -> AnyPickup | None:
         return self._ownership.pickup if self._ownership is not None else None
 
     def is_retrying(self) -> bool:
@@ -210,6 +212,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             settings=self.stream_settings,
             counters=self.counters,
             failed=self._fail,
+            merging=self._merging,
         )
         self._ownership.start()
         self.ready.set()
@@ -251,11 +254,12 @@ def build_app(
     other_topics: Sequence[TopicSpec] = (),
     counters: StreamCounters | None = None,
     on_close: Callable[[], Awaitable[None]] | None = None,
+    merging: Merging | None = None,
 ) -> StreamApp:
     """Return the Faust app of a topology; nothing connects before it is started.
 
     `other_topics` (results, dead letters, outcomes) are made at the start like the source topics;
-    `on_close` is awaited last when the app stops.
+    `on_close` is awaited last when the app stops; `merging` makes one log of the source topics.
     """
     group = settings.group or name
     data_dir = settings.data_dir or str(Path(tempfile.gettempdir()) / f"stream-infer-{group}")
@@ -267,6 +271,7 @@ def build_app(
         stream_settings=settings,
         counters=counters or StreamCounters(),
         on_close=on_close,
+        merging=merging,
         broker=[URL(f"kafka://{address}") for address in settings.bootstrap],
         broker_client_id=f"stream-infer-{name}",
         broker_request_timeout=settings.request_timeout_s,

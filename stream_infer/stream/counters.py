@@ -35,6 +35,8 @@ class StreamCounters:
     """When the oldest batch not yet acknowledged was taken."""
     lag_records: dict[TP, int] = field(default_factory=dict)
     """Per partition owned: end of the log minus the first offset not acknowledged."""
+    merge_waits: dict[str, int] = field(default_factory=dict)
+    """By topic: how often it was waited for longer than `merge_wait_ms`, and gone on without."""
     ready: bool = False
     """Partitions (possibly none) are assigned and open."""
     retrying: dict[str, str] = field(default_factory=dict)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from stream_infer.core.errors import FencedError
@@ -12,7 +13,8 @@ from stream_infer.failpoints import failpoint
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.delivering import Delivering, Settle
 from stream_infer.stream.group import Group, readable_position
-from stream_infer.stream.pickup import Batch, Pickup
+from stream_infer.stream.merging import Merging, complete, make_pickup, together
+from stream_infer.stream.pickup import Batch
 from stream_infer.stream.processing import TP, Outcome, PartitionsFenced, Processor
 from stream_infer.stream.retry import GaveUp, persist, wait_for_event
 from stream_infer.stream.settings import StreamSettings
@@ -48,14 +50,11 @@ class Ownership:
         settings: StreamSettings,
         counters: StreamCounters,
         failed: Callable[[Exception], None],
+        merging: Merging | None = None,
     ) -> None:
-        self.partitions = sorted(partitions)
-        self.pickup = Pickup(
-            batch_records_max=settings.batch_records_max,
-            batch_bytes_max=settings.batch_bytes_max,
-            waiting_records_max=settings.waiting_records_max,
-            waiting_bytes_max=settings.waiting_bytes_max,
-        )
+        self._together = partial(together, merging)
+        self.partitions = complete(merging, partitions)
+        self.pickup = make_pickup(merging, settings, counters, group.end)
         self._processor = processor
         self._delivering = delivering
         self._group = group
@@ -190,15 +189,16 @@ class Ownership:
     async def _attempt(self, batch: Batch, records: int) -> _InFlight | None:
         """Process and submit a batch, without the partitions that turn out to be fenced."""
         taken_s = time.monotonic()
-        marks = {tp: self._watermarks[tp] for tp in batch}
+        marks = {tp: self._watermarks[tp] for tp in self._together(batch)}
         while batch:
             try:
                 outcome: Outcome = await self._persist(
                     "processing a batch", self._process, batch, marks
                 )
             except FencedError as error:
-                lost = set(error.partitions if isinstance(error, PartitionsFenced) else batch)
-                self._fence(lost & set(batch), error)
+                named = error.partitions if isinstance(error, PartitionsFenced) else batch
+                lost = self._together(named) & set(marks)
+                self._fence(lost, error)
                 batch = {tp: records for tp, records in batch.items() if tp not in lost}
                 continue
             settle = await self._delivering.submit(outcome)
@@ -214,7 +214,11 @@ class Ownership:
 
         A partition that was lost and taken over between two attempts is read from another offset.
         """
-        ours = {tp: rows for tp, rows in batch.items() if self._watermarks.get(tp) is marks[tp]}
+        ours = {
+            tp: rows
+            for tp, rows in batch.items()
+            if all(self._watermarks.get(one) is marks[one] for one in self._together([tp]))
+        }
         return await self._processor.process(ours)
 
     async def _settle(self) -> None:
@@ -242,7 +246,7 @@ class Ownership:
                 await self._persist("storing pending state", self._processor.idle)
             except FencedError as error:
                 lost = error.partitions if isinstance(error, PartitionsFenced) else self._owned
-                self._fence(set(lost), error)
+                self._fence(self._together(lost), error)
             except GaveUp:
                 continue  # closing: what remains is stored on revocation
 
@@ -252,8 +256,9 @@ class Ownership:
             await item.settle()
         except PartitionsFenced as error:
             ours = {tp for tp, mark, _ in item.tickets if self._watermarks.get(tp) is mark}
-            self._fence(error.partitions & ours, error)
-            return [ticket for ticket in item.tickets if ticket[0] not in error.partitions]
+            lost = self._together(error.partitions)
+            self._fence(lost & self._together(ours), error)
+            return [ticket for ticket in item.tickets if ticket[0] not in lost]
         return item.tickets
 
     async def _acknowledge(self, tickets: Sequence[tuple[TP, Watermark, int]]) -> None:
@@ -266,8 +271,9 @@ class Ownership:
             try:
                 await self._persist("storing state", self._processor.acknowledged, advanced)
             except FencedError as error:
-                lost = set(error.partitions if isinstance(error, PartitionsFenced) else advanced)
-                self._fence(lost & set(advanced), error)
+                named = error.partitions if isinstance(error, PartitionsFenced) else advanced
+                lost = self._together(named) & self._together(advanced)
+                self._fence(lost, error)
                 advanced = {tp: offset for tp, offset in advanced.items() if tp not in lost}
                 continue
             self._delivering.commit(advanced)

@@ -8,7 +8,8 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from stream_infer.core.errors import SettingsError
+from stream_infer.core.errors import DeclarationError, SettingsError
+from stream_infer.core.merging import event_times
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.pages import Pages
@@ -19,6 +20,7 @@ from stream_infer.store.connection import connect
 from stream_infer.store.state import StateStore
 from stream_infer.stream.app import StreamApp, build_app
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.merging import Merging
 from stream_infer.stream.processor import TopologyProcessor
 from stream_infer.stream.runtime import Runtime, build_runtime
 from stream_infer.stream.settings import StreamSettings
@@ -31,11 +33,11 @@ log = logging.getLogger("stream_infer.stream")
 def topic_specs(topology: Topology, settings: Settings) -> tuple[list[TopicSpec], list[TopicSpec]]:
     """Return the topics that a topology reads, and those that it writes."""
     copies = settings.replication_factor
-    source = TopicSpec(name=topology.stream.name, replication=copies)
+    source = [TopicSpec(name=stream.name, replication=copies) for stream in topology.streams]
     written = [topology.output, topology.dead_letters]
     if topology.label is not None:
         written.append(topology.outcomes)
-    return [source], [TopicSpec(name=name, replication=copies) for name in written]
+    return source, [TopicSpec(name=name, replication=copies) for name in written]
 
 
 def connect_redis(settings: Settings) -> Redis:
@@ -55,6 +57,8 @@ def stream_settings(settings: Settings, topology: Topology) -> StreamSettings:
         in_flight_batches_max=settings.in_flight_batches_max,
         commit_interval_s=settings.commit_interval_s,
         flush_interval_s=settings.flush_interval_s,
+        merge_wait_ms=settings.merge_wait_ms,
+        merge_idle_ms=settings.merge_idle_ms,
         drain_timeout_s=settings.drain_timeout_s,
         retry_delay_max_s=settings.retry_max_s,
         session_timeout_s=settings.session_timeout_s,
@@ -64,6 +68,30 @@ def stream_settings(settings: Settings, topology: Topology) -> StreamSettings:
         fetch_min_bytes=settings.fetch_min_bytes,
         message_bytes_max=settings.result_bytes_max,
     )
+
+
+def merging_of(topology: Topology) -> Merging | None:
+    """Return how a topology's topics are one log, None where it has one topic."""
+    if len(topology.streams) == 1:
+        return None
+    return Merging(
+        tuple(stream.name for stream in topology.streams),
+        tuple(event_times(stream) for stream in topology.streams),
+    )
+
+
+def common_count(topology: Topology, partitions: Mapping[str, int]) -> int:
+    """Return how many partitions each of a topology's topics has; raises DeclarationError."""
+    first = topology.streams[0].name
+    for stream in topology.streams:
+        if partitions[stream.name] != partitions[first]:
+            raise DeclarationError(
+                f"topology {topology.name!r}",
+                f"topic {first!r} has {partitions[first]} partitions, but {stream.name!r} has "
+                f"{partitions[stream.name]}: streams of one topology need equal numbers, so that "
+                "events of one key meet. Publish one of them anew to a topic with as many",
+            )
+    return partitions[first]
 
 
 def faust_app(
@@ -84,7 +112,7 @@ def faust_app(
 
     async def make_processor(partitions: Mapping[str, int]) -> TopologyProcessor:
         loaded = runtime or build_runtime(topology, settings)
-        count = partitions[topology.stream.name]
+        count = common_count(topology, partitions)
         store = StateStore(redis, topology.name, loaded.engine.schema, count)
         await store.check()
         return TopologyProcessor(loaded, redis, store, settings, ends or TopologyCounters())
@@ -97,6 +125,7 @@ def faust_app(
         settings=stream_settings(settings, topology),
         counters=counters,
         on_close=redis.aclose,
+        merging=merging_of(topology),
     )
 
 

@@ -15,6 +15,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "in_flight_batches_max": (1, 64),
     "commit_interval_s": (0.0, 60.0),
     "flush_interval_s": (0.001, 60.0),
+    "merge_wait_ms": (0, 600_000),
+    "merge_idle_ms": (0, 600_000),
     "fetch_max_wait_ms": (1, 30_000),
     "fetch_min_bytes": (1, 1 << 26),
     "paced_fetch_max_wait_ms": (1, 1_000),
@@ -60,6 +62,11 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     in_flight_batches_max: int = 3
     commit_interval_s: float = 0.5
     flush_interval_s: float = 0.1
+
+    merge_wait_ms: int = 5_000
+    """How long a record waits for another topic of its topology that has more to be fetched."""
+    merge_idle_ms: int = 0
+    """How long a record waits for another topic of its topology that is at its end."""
 
     fetch_max_wait_ms: int = 500
     fetch_min_bytes: int = 1

@@ -15,8 +15,8 @@ from faust.types import ConsumerMessage
 
 from stream_infer.stream.commits import CommitResult
 from stream_infer.stream.consumer_thread import ConsumerThread, faust_log
+from stream_infer.stream.merging import AnyPickup
 from stream_infer.stream.pacing import Pacer
-from stream_infer.stream.pickup import Pickup
 from stream_infer.stream.processing import TP
 from stream_infer.stream.settings import StreamSettings
 
@@ -34,7 +34,7 @@ class Worker(Protocol):
     stream_settings: StreamSettings
 
     @property
-    def pickup(self) -> Pickup | None: ...
+    def pickup(self) -> AnyPickup | None: ...
     def is_retrying(self) -> bool: ...
     def polled(self) -> None: ...
     def measure_lag(self) -> None: ...
@@ -55,6 +55,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         settings: StreamSettings = self.app.stream_settings
         self._pacer = Pacer(settings, time.monotonic())
+        self._ends: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -67,7 +68,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
             return
-        pickup: Pickup | None = app.pickup
+        pickup: AnyPickup | None = app.pickup
         active = await self._fetchable(pickup)
         if pickup is None or not active:
             return
@@ -103,7 +104,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         if self._pacer.fetched(count, time.monotonic()):
             self._thread.pace(self._pacer.min_bytes, self._pacer.max_wait_ms)
 
-    async def _fetchable(self, pickup: Pickup | None) -> set[TP]:
+    async def _fetchable(self, pickup: AnyPickup | None) -> set[TP]:
         """Wait for room and for something to read; return what may be fetched, perhaps nothing."""
         app: Any = self.app
         if pickup is None:
@@ -188,6 +189,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         wanted = [TopicPartition(*tp) for tp in partitions]
         first = await self._thread.run_inside(lambda: consumer.beginning_offsets(wanted))
         end = await self._thread.run_inside(lambda: consumer.end_offsets(wanted))
+        self._ends.update((TP(*tp), end[tp]) for tp in wanted)
         return {TP(*tp): (first[tp], end[tp]) for tp in wanted}
 
     async def seek_positions(self, positions: Mapping[TP, int]) -> None:
@@ -204,7 +206,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
     def end(self, tp: TP) -> int | None:
         with contextlib.suppress(Exception):  # revoked meanwhile: there is no end to know
             end: int | None = self._thread._ensure_consumer().highwater(TopicPartition(*tp))
-            return end
+            return end if end is not None else self._ends.get(tp)
         return None
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> CommitResult:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from stream_infer.core import features as declare
+from stream_infer.core.arrivals import Observing
 from stream_infer.core.events import Event, fields_of
 from stream_infer.core.features import Feature
 from stream_infer.core.fold import fold, read
@@ -54,7 +55,8 @@ class Columns:
         names = [event_type.__name__ for event_type in EVENT_TYPES]
         self.facts = facts
         self.times_us = np.array([fact.time_us for fact in facts], np.int64)
-        self.kinds = np.array([names.index(fact.type_name) for fact in facts], np.int8)
+        kinds = [names.index(fact.type_name) if fact.type_name in names else -1 for fact in facts]
+        self.kinds = np.array(kinds, np.int8)
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -71,10 +73,14 @@ class Columns:
 
 
 class Run:
-    """A log folded batch by batch: answers so far, and the rows."""
+    """A log folded batch by batch: answers so far, and the rows.
 
-    def __init__(self, plan: ViewPlan) -> None:
+    With `lateness_us`, facts of types that are none of ours observe.
+    """
+
+    def __init__(self, plan: ViewPlan, lateness_us: int | None = None) -> None:
         self.plan = plan
+        self.lateness_us = lateness_us
         self.shard = Shard(plan, 1000)
         self.answers: list[npt.NDArray[np.float64]] = []
 
@@ -86,13 +92,18 @@ class Run:
 
     def fold(self, facts: Sequence[Fact]) -> npt.NDArray[np.float64]:
         """Fold one batch; return its answers."""
-        result = fold(self.plan, self.shard, self.rows(facts), Columns(facts))
+        batch = Columns(facts)
+        result = fold(self.plan, self.shard, self.rows(facts), batch, self._observing(batch))
         self.answers.append(result)
         return result
 
     def read(self, facts: Sequence[Fact]) -> npt.NDArray[np.float64]:
         """Answer events without folding them."""
-        return read(self.plan, self.shard, self.rows(facts), Columns(facts))
+        batch = Columns(facts)
+        return read(self.plan, self.shard, self.rows(facts), batch, self._observing(batch))
+
+    def _observing(self, batch: Columns) -> Observing | None:
+        return None if self.lateness_us is None else Observing(batch.kinds >= 0, self.lateness_us)
 
     def restart(self) -> None:
         """Store all changed rows and start again with those."""

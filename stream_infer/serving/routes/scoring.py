@@ -76,10 +76,11 @@ async def publish(name: str, request: Request) -> Response:
     services = services_of(request)
     served = services.stream(name)
     body = await events_of(request, services)
-    batch = served.scorer.decode(body.events)
+    batch = served.scorer.decode(body.events, name)
     if batch.rejects:
         raise refusal(body, 0, batch.rejects)
-    stream = served.topology.stream
+    sources = served.topology.sources
+    stream = sources.streams[sources.index(name)]
     published = await services.publisher.publish(stream, batch.labels(stream.key), body.events)
     services.metrics.published += len(published)
     return json_response({"published": published} if body.many else published[0])
