@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import worker
+from benchmarks import exactly_once, freshness, http, latency, scale, worker
 from benchmarks.figures import Figure, table, text_of
 from benchmarks.machine import commit, machine, versions
 from benchmarks.options import Options
@@ -24,6 +24,11 @@ RESULTS = Path(__file__).with_name("results")
 
 PARTS: dict[str, Callable[[Place, Options], list[Figure]]] = {
     "worker": worker.measure,
+    "latency": latency.measure,
+    "http": http.measure,
+    "freshness": freshness.measure,
+    "scale": scale.measure,
+    "exactly-once": exactly_once.measure,
 }
 
 
@@ -47,6 +52,9 @@ def main() -> int:
         "--draws", nargs="+", choices=["uniform", "zipf"], help="how keys are drawn"
     )
     parser.add_argument("--events", type=int, metavar="N", help="measured events of a backlog")
+    parser.add_argument("--rates", nargs="+", type=int, metavar="N", help="events/s for latency")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length of each open loop")
+    parser.add_argument("--warm-up-s", type=float, metavar="S", help="what comes before it")
     parser.add_argument("--runs", type=int, metavar="N", help="repetitions for a median")
     parser.add_argument(
         "--profile",

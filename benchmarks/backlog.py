@@ -21,8 +21,7 @@ def numbers_of(keys: Keys, warm_up: int, events: int, seed: int) -> npt.NDArray[
 
 
 def produce(place: Place, topic: str, numbers: npt.NDArray[np.int64], seed: int) -> None:
-    """Create a topic and put a payment for each number into it; return once all are there."""
-    place.create({topic: PARTITIONS})
+    """Put a payment for each number into a topic; return once all are there."""
     producer = Producer(
         {
             "bootstrap.servers": place.kafka.bootstrap,

@@ -16,5 +16,11 @@ class Options:
     """Measured events of a backlog, of the smallest number of keys; half as many of the others."""
     runs: int = 3
     """Repetitions of what a median is taken of; one where keys are many."""
+    rates: tuple[int, ...] = (500, 2_000, 10_000, 30_000)
+    """Events a second at which latency is measured."""
+    seconds: float = 12.0
+    """How long each run of an open loop is measured."""
+    warm_up_s: float = 4.0
+    """How long it runs before that."""
     profile: Path | None = None
     """Where to write a worker's profile; by py-spy for .svg, .json and .txt, else by cProfile."""

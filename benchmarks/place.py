@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from confluent_kafka import Consumer, TopicPartition
 from redis import Redis as RedisClient
 
 from benchmarks import batch_features
 from benchmarks.models import save_models
 from benchmarks.standard import by_account
+from stream_infer.processes import wait_until
 from stream_infer.store.feast_plan import ReadPlan
 from tests.servers.kafka import Kafka
 from tests.servers.redis import Redis
 
 PARTITIONS = 4
+REWRITE_MAX_S = 120.0
 ROOT = Path(__file__).parents[1]
 # As Kafka's own start script has them: a broker at its full speed, unlike that of the tests.
 _JVM = [
@@ -47,7 +50,8 @@ class Place:
         with ExitStack() as stack:
             kafka = Kafka(folder / "kafka", heap="1g", jvm=_JVM)
             stack.callback(kafka.stop)
-            redis = Redis(folder / "redis")
+            # Its file is rewritten between measurements, never during one.
+            redis = Redis(folder / "redis", options={"auto-aof-rewrite-percentage": "0"})
             stack.callback(redis.stop)
             yield cls(kafka.start(), redis.start(), folder, redis.url)
 
@@ -103,6 +107,25 @@ class Place:
                     found.clear()
             if found:
                 redis.unlink(*found)
+            if self.redis.owned:
+                redis.bgrewriteaof()
+                wait_until(
+                    lambda: not redis.info("persistence")["aof_rewrite_in_progress"],
+                    timeout_s=REWRITE_MAX_S,
+                    interval_s=0.05,
+                )
+
+    def records(self, topic: str) -> int:
+        """Records that a topic has."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap, "group.id": "unused"})
+        try:
+            ends = [
+                consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)
+                for number in range(PARTITIONS)
+            ]
+        finally:
+            consumer.close()
+        return sum(high - low for low, high in ends)
 
     def redis_bytes(self) -> int:
         """Memory that Redis uses for its data."""

@@ -39,9 +39,10 @@ class Process:
         return text in self.log.read_text(errors="replace")
 
     def partitions(self) -> set[int]:
-        """The partitions that its log says it began to read."""
-        found = re.findall(r"/(\d+) from \d+", self.log.read_text(errors="replace"))
-        return set(map(int, found))
+        """The partitions that its log says it reads, after its latest assignment."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        latest = next((line for line in reversed(lines) if " reading " in line), "")
+        return set(map(int, re.findall(r"/(\d+) from \d+", latest)))
 
     def until(self, text: str, timeout_s: float = START_MAX_S) -> None:
         """Wait until its log has a text; raises BenchmarkError with the log's end if it never."""

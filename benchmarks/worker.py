@@ -9,7 +9,7 @@ from benchmarks.backlog import Progress, numbers_of, produce
 from benchmarks.figures import Figure, over_runs
 from benchmarks.generator import Keys
 from benchmarks.options import Options
-from benchmarks.place import Place
+from benchmarks.place import PARTITIONS, Place
 from benchmarks.processes import BenchmarkError, Process, cpu_s, resident_bytes, start
 
 WARM_UP_SHARE = 0.1
@@ -21,12 +21,22 @@ Run = dict[str, tuple[float, str]]
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """Events that lie in a topic: each key once, then a warm-up, then `measured` ones."""
+
+    topic: str
+    keys: Keys
+    total: int
+    measured: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """What a worker had done, and what had been used for it, at one moment."""
+    """What workers had done, and what had been used for it, at one moment."""
 
     at_s: float
     committed: int
-    worker_s: float
+    workers_s: float
     kafka_s: float
     redis_s: float
 
@@ -62,86 +72,86 @@ def backlog_runs(
     place.plan(keys.count)
     topic = f"backlog_{keys.count}_{keys.draw}_{time.time_ns()}"
     numbers = numbers_of(keys, int(events * WARM_UP_SHARE), events, seed=1)
+    place.create({topic: PARTITIONS})
     produce(place, topic, numbers, seed=1)
+    backlog = Backlog(topic, keys, len(numbers), events)
     try:
-        return [
-            one_run(place, keys, topic, len(numbers), events, options, settings)
-            for _ in range(runs)
-        ]
+        return [one_run(place, backlog, options, settings) for _ in range(runs)]
     finally:
         place.kafka.delete_topics([topic])
 
 
 def one_run(
     place: Place,
-    keys: Keys,
-    topic: str,
-    total: int,
-    events: int,
+    backlog: Backlog,
     options: Options,
-    settings: Mapping[str, object] | None,
+    settings: Mapping[str, object] | None = None,
 ) -> Run:
-    """Run a worker through the backlog; measure its last `events` events."""
-    name = place.job(keys.count)
+    """Run a worker through a backlog; measure its last events."""
+    keys = backlog.keys.count
+    name = place.job(keys)
     redis_before = place.redis_bytes()
-    worker = start(place, "worker", name, topic, settings=settings, profile=options.profile)
     with contextlib.ExitStack() as stack:
         stack.callback(place.forget, name)
+        profile = options.profile
+        worker = start(place, "worker", name, backlog.topic, settings=settings, profile=profile)
         stack.callback(worker.process.kill)
-        progress = Progress(place, name, topic)
+        progress = Progress(place, name, backlog.topic)
         stack.callback(progress.close)
         worker.until("models loaded")
         resident_before = resident_bytes(worker.pid)
-        samples = _followed(place, worker, progress, total)
+        samples = followed(place, [worker], progress, backlog.total)
         resident = resident_bytes(worker.pid)
         redis_after = place.redis_bytes()
         worker.stop()
-    run = _figures(samples, keys.count, total - events)
+    run = figures_of(samples, keys, backlog.total - backlog.measured)
     run["memory"] = (resident / 1e6, "MB")
-    if keys.count >= MANY_KEYS:
-        run["memory per key"] = ((resident - resident_before) / keys.count, "bytes")
-        run["Redis per key"] = ((redis_after - redis_before) / keys.count, "bytes")
+    if keys >= MANY_KEYS:
+        run["memory per key"] = ((resident - resident_before) / keys, "bytes")
+        run["Redis per key"] = ((redis_after - redis_before) / keys, "bytes")
     return run
 
 
-def _followed(place: Place, worker: Process, progress: Progress, total: int) -> list[Sample]:
+def followed(
+    place: Place, workers: Sequence[Process], progress: Progress, total: int
+) -> list[Sample]:
     """Sample until all is committed; raises BenchmarkError when nothing moves for a minute."""
     kafka, redis = place.kafka_pid, place.redis_pid
     samples: list[Sample] = []
     moved_s = time.monotonic()
     for position in progress.watch(total):
         now_s = time.monotonic()
-        if worker.process.poll() is not None or now_s - moved_s > SILENCE_MAX_S:
+        ended = [worker for worker in workers if worker.process.poll() is not None]
+        if ended or now_s - moved_s > SILENCE_MAX_S:
             at = samples[-1].committed if samples else 0
-            raise worker.failure(f"stands at {at:,} of {total:,} events")
+            raise [*ended, *workers][0].failure(f"stands at {at:,} of {total:,} events")
         if position < 0:
             continue
         moved_s = now_s
-        samples.append(Sample(now_s, position, cpu_s(worker.pid), cpu_s(kafka), cpu_s(redis)))
+        used_s = sum(cpu_s(worker.pid) for worker in workers)
+        samples.append(Sample(now_s, position, used_s, cpu_s(kafka), cpu_s(redis)))
     return samples
 
 
-def _figures(samples: Sequence[Sample], keys: int, warm: int) -> Run:
-    """From the first commit past the warm-up to the last one."""
+def figures_of(samples: Sequence[Sample], keys: int, warm: int) -> Run:
+    """Return what happened from the first commit past the warm-up to the last one."""
     measured = [sample for sample in samples if sample.committed >= warm]
     if len(measured) < 2:
         raise BenchmarkError("fewer than two commits were seen: take more events")
     first, last = measured[0], measured[-1]
     events, seconds = last.committed - first.committed, last.at_s - first.at_s
-    per_event = 1e6 / events
+    workers_s = last.workers_s - first.workers_s
+    kafka_s, redis_s = last.kafka_s - first.kafka_s, last.redis_s - first.redis_s
     run: Run = {
         "throughput": (events / seconds, "events/s"),
-        "CPU": ((last.worker_s - first.worker_s) * per_event, "µs/event"),
-        "Kafka's CPU": ((last.kafka_s - first.kafka_s) * per_event, "µs/event"),
-        "Redis' CPU": ((last.redis_s - first.redis_s) * per_event, "µs/event"),
+        "CPU": (workers_s * 1e6 / events, "µs/event"),
+        "Kafka's CPU": (kafka_s * 1e6 / events, "µs/event"),
+        "Redis' CPU": (redis_s * 1e6 / events, "µs/event"),
+        "cores in use": ((workers_s + kafka_s + redis_s) / seconds, ""),
         "measured": (seconds, "s"),
     }
-    if keys >= MANY_KEYS:
-        cold = [sample for sample in samples if 0 < sample.committed <= keys]
-        if len(cold) > 1:
-            moved = cold[-1].committed - cold[0].committed
-            run["throughput, new keys"] = (
-                moved / (cold[-1].at_s - cold[0].at_s),
-                "events/s",
-            )
+    cold = [sample for sample in samples if 0 < sample.committed <= keys]
+    if keys >= MANY_KEYS and len(cold) > 1:
+        moved = cold[-1].committed - cold[0].committed
+        run["throughput, new keys"] = (moved / (cold[-1].at_s - cold[0].at_s), "events/s")
     return run

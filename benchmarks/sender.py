@@ -1,0 +1,76 @@
+"""An open-loop producer, a process of its own: `python -m benchmarks.sender`.
+
+Event n is due at start + n / rate, and carries that moment as its time, so that whoever sees its
+effect knows how long it took since it was due: a producer that falls behind hides nothing. The last
+line printed is one JSON object: how many were sent, and how far behind its schedule it was.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import time
+
+import numpy as np
+from confluent_kafka import Producer
+
+from benchmarks.generator import SECOND_US, Keys, payments
+
+SLEEP_MIN_S = 0.0001
+LINGER_ABOVE_PER_S = 5_000
+"""Above this rate the producer gathers for 1 ms; below, it sends each event at once."""
+
+
+def main() -> int:
+    """Send; 0 once all is acknowledged."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--broker", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--keys", type=int, required=True)
+    parser.add_argument("--draw", default="uniform")
+    parser.add_argument("--rate", type=float, required=True, help="events a second")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    count = int(options.rate * options.seconds)
+    random = np.random.default_rng(options.seed)
+    numbers = Keys(options.keys, options.draw).sample(random, count)
+    lost = 0
+
+    def delivered(error: object, _: object) -> None:
+        nonlocal lost
+        lost += error is not None
+
+    producer = Producer(
+        {
+            "bootstrap.servers": options.broker,
+            "partitioner": "murmur2_random",
+            "enable.idempotence": True,
+            "linger.ms": 1 if options.rate > LINGER_ABOVE_PER_S else 0,
+            "queue.buffering.max.messages": 1_000_000,
+            "log_level": 0,
+        }
+    )
+    producer.list_topics(options.topic, timeout=30)
+    start_us = time.time_ns() // 1000 + SECOND_US // 2
+    due_us = start_us + (np.arange(count) * (SECOND_US / options.rate)).astype(np.int64)
+    behind_us = np.zeros(count, np.int64)
+    gc.disable()
+    for number, (key, value) in enumerate(payments(numbers, due_us, options.seed)):
+        due = int(due_us[number])
+        while (ahead_s := (due - time.time_ns() // 1000) / SECOND_US) > 0:
+            if ahead_s > SLEEP_MIN_S:
+                time.sleep(ahead_s)
+        behind_us[number] = time.time_ns() // 1000 - due
+        producer.produce(options.topic, value, key, on_delivery=delivered)
+        if number % 16 == 0:
+            producer.poll(0)
+    while producer.flush(1.0):
+        pass
+    behind_ms = float(np.percentile(behind_us, 99)) / 1e3
+    print(json.dumps({"sent": count - lost, "start_us": start_us, "behind_p99_ms": behind_ms}))
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
