@@ -23,9 +23,12 @@ test: environment kafka  ## Run all tests, on a real Kafka and a real Redis
 faults: environment kafka  ## Break servers and workers under load, verify each result (ARGS="--only kill --seeds 50")
 	@exec .venv/bin/python tools/foreground.py .venv/bin/python -m tests.faults $(ARGS)
 
-bench: environment kafka  ## Measure, print tables, write benchmarks/results/DATE.json (ONLY="worker http")
-	@exec .venv/bin/python tools/foreground.py .venv/bin/python -m benchmarks \
+bench:  ## Measure, print tables, write benchmarks/results/DATE.json (ONLY="worker http")
+	@$(PYTHON) tools/install.py bench
+	@.venv/bin/python -m tests.servers.jars
+	@.venv/bin/python tools/foreground.py .venv/bin/python -m benchmarks \
 		--results benchmarks/results $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@.venv/bin/python -m benchmarks.report
 
 check: environment  ## Lint, formatting, strict types, and which part may import which
 	.venv/bin/ruff check $(PACKAGES)

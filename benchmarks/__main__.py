@@ -14,19 +14,35 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import exactly_once, freshness, http, latency, scale, worker
+from benchmarks import (
+    core,
+    exactly_once,
+    feast_reads,
+    freshness,
+    growth,
+    http,
+    latency,
+    scale,
+    start,
+    worker,
+)
 from benchmarks.figures import Figure, table, text_of
 from benchmarks.machine import commit, machine, versions
 from benchmarks.options import Options
 from benchmarks.place import Place
+from benchmarks.processes import BenchmarkError
 
 RESULTS = Path(__file__).with_name("results")
 
 PARTS: dict[str, Callable[[Place, Options], list[Figure]]] = {
+    "core": core.measure,
+    "growth": growth.measure,
+    "feast-reads": feast_reads.measure,
     "worker": worker.measure,
     "latency": latency.measure,
     "http": http.measure,
     "freshness": freshness.measure,
+    "start": start.measure,
     "scale": scale.measure,
     "exactly-once": exactly_once.measure,
 }
@@ -76,7 +92,7 @@ def main() -> int:
         print(json.dumps(report, indent=1))
     if arguments.results:
         write(report, arguments.results)
-    return 0
+    return 1 if report["failed"] else 0
 
 
 def run(parts: list[str], options: Options, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -88,13 +104,25 @@ def run(parts: list[str], options: Options, folder: Path, *, quiet: bool = False
         "machine": machine(),
         "versions": versions(),
         "parts": {},
+        "failed": {},
     }
     with Place.started(folder) as place:
         for name in parts:
             start_s = time.monotonic()
-            figures = PARTS[name](place, options)
+            try:
+                figures = PARTS[name](place, options)
+            except BenchmarkError as error:
+                # The others' figures are worth having all the same.
+                report["failed"][name] = str(error)
+                print(f"\n{name}: {error}", file=sys.stderr, flush=True)
+                continue
             took_s = round(time.monotonic() - start_s, 1)
-            report["parts"][name] = {"took_s": took_s, "figures": msgspec.to_builtins(figures)}
+            report["parts"][name] = {
+                "took_s": took_s,
+                "commit": report["commit"],
+                "command": report["command"],
+                "figures": msgspec.to_builtins(figures),
+            }
             if not quiet:
                 print(f"\n{name} ({took_s:.0f} s)\n{text_of(table(figures))}", flush=True)
     return report

@@ -34,6 +34,7 @@ def one_run(place: Place, rate: int, options: Options) -> dict[str, tuple[float,
     place.create({topic: PARTITIONS})
     worker = start(place, "worker", name, topic)
     server = start(place, "serve", name, topic)
+    sender = None
     try:
         worker.until("reading ")
         until_ready(server)
@@ -58,6 +59,8 @@ def one_run(place: Place, rate: int, options: Options) -> dict[str, tuple[float,
         server.stop()
         worker.stop()
     finally:
+        if sender is not None:
+            sender.kill()
         for process in (server, worker):
             process.process.kill()
         place.forget(name)

@@ -41,7 +41,7 @@ def one_run(
     place.create({events: PARTITIONS})
     output = place.folder / f"{name}.npy"
     worker = start(place, "worker", name, events, settings=settings, profile=options.profile)
-    receiver = None
+    receiver = sender = None
     try:
         worker.until("reading ")
         receiver = receive(place, f"{name}.predictions", output)
@@ -54,8 +54,9 @@ def one_run(
         receiver.stop()
         worker.stop()
     finally:
-        if receiver is not None:
-            receiver.kill()
+        for helper in (receiver, sender):
+            if helper is not None:
+                helper.kill()
         worker.process.kill()
         place.forget(name)
     times = np.load(output)
@@ -104,6 +105,7 @@ def finished(sender: Guarded) -> dict[str, float]:
     """Wait for a producer's end; return what it says of itself."""
     assert sender.stdout is not None
     lines = sender.stdout.read().splitlines()
+    sender.stop()
     if not lines:
         raise BenchmarkError("the producer failed: not all of its events were acknowledged")
     said: dict[str, float] = json.loads(lines[-1])

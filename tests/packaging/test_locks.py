@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["build", "demo", "dev"]
+LOCKS = ["build", "demo", "dev", "bench"]
 
 
 def _pins(name: str) -> dict[str, tuple[str, int]]:
@@ -35,8 +35,9 @@ def test_a_lock_names_no_index_host_or_path(name: str) -> None:
     assert not re.findall(r"https?:|--index|--find-links|--trusted-host|file:|(?<!\w)/\w", text)
 
 
-def test_dev_contains_demo_and_build_at_the_same_versions() -> None:
+def test_dev_contains_demo_and_build_and_bench_contains_dev_at_the_same_versions() -> None:
     dev = _pins("dev")
+    assert _pins("bench").items() >= dev.items()
     assert dev.items() >= _pins("demo").items()
     assert dev.items() >= _pins("build").items()
 
@@ -44,7 +45,9 @@ def test_dev_contains_demo_and_build_at_the_same_versions() -> None:
 def test_every_declared_dependency_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for lock, names in {"demo": ["embedded", "train", "demo"], "dev": list(extras)}.items():
+    locks = {"demo": ["embedded", "train", "demo"], "bench": list(extras)}
+    locks["dev"] = [name for name in extras if name != "bench"]
+    for lock, names in locks.items():
         declared = [*project["dependencies"], *(d for name in names for d in extras[name])]
         packages = {re.split(r"[\[<>=;~! ]", entry)[0].lower() for entry in declared}
         assert packages - {"stream-infer"} <= _pins(lock).keys()
