@@ -76,9 +76,11 @@ def _declaration(found: list[Any], name: str) -> dict[str, Any]:
                 "by": list(view.by),
                 "features": list(view.features),
                 "row_bytes": view.plan.row_dtype.itemsize,
+                "rekey": view.rekey,
             }
-            for view in topology.views
+            for view in topology.streaming
         ],
+        "rekeyed": topology.rekeyed_events if topology.rekeyed else None,
     }
 
 
@@ -123,13 +125,14 @@ def _show(report: dict[str, Any]) -> None:
         events = ", ".join(stream["events"])
         rows.append(("reads", f"topic {stream['topic']} by {stream['key']}: {events}"))
         rows.append(("scores", f"{report['on']}, looked up by {report['key']}"))
-        written = [report["output"], report["outcomes"], report["dead_letters"]]
+        written = [report["output"], report["outcomes"], report["dead_letters"], report["rekeyed"]]
         rows.append(("writes", ", ".join(topic for topic in written if topic)))
     for view in report.get("views", []):
         by, size = ", ".join(view["by"]), view["row_bytes"]
-        rows.append(
-            (f"view {view['name']}", f"{len(view['features'])} features by {by}; {size:,} B a row")
-        )
+        text = f"{len(view['features'])} features by {by}; {size:,} B a row"
+        if view["rekey"]:
+            text += f"; rekeyed through topic {report['rekeyed']}"
+        rows.append((f"view {view['name']}", text))
     if service := report.get("feature_service"):
         rows.append(("feature service", f"{service}: {len(report['batch_features'])} features"))
     if width := report.get("vector_width"):

@@ -7,6 +7,7 @@ calls `conclude`. Between `fold_batch` and `conclude` nothing may fail: the stat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,13 @@ from stream_infer.core.errors import StateError
 from stream_infer.core.fold import fold, read
 from stream_infer.core.inputs import BatchLayout
 from stream_infer.core.labels import Joined, first_seen, join_label, join_prediction
+from stream_infer.core.rekeyed import read_rekeyed
 from stream_infer.core.shard import Shard
 from stream_infer.core.state import IDS, LABELS, PartitionState
 from stream_infer.core.topology import Topology
-from stream_infer.core.vectors import BatchColumns, Vectors, assemble
+from stream_infer.core.vectors import BatchColumns, RekeyedValues, Vectors, assemble
+
+NO_SHARDS: Mapping[str, Shard] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,8 @@ class Folded:
     int64[m] in `kept`, with their `vectors`; `fresh` bool[n] says which kept events have results
     that were not published before, and `emitted` bool[m] which of the scored ones;
     `label_rows` are the kept events' rows in the label shard, -1 where an event has no label key.
-    `late` and `duplicates` are positions in what was consumed.
+    `late` and `duplicates` are positions in what was consumed; `rekeyed` is what the scored events
+    found of each rekeyed view.
     """
 
     kept: Batch
@@ -43,6 +48,7 @@ class Folded:
     emitted: Bools
     late: npt.NDArray[np.int32]
     duplicates: npt.NDArray[np.int32]
+    rekeyed: Mapping[str, RekeyedValues]
 
 
 class Engine:
@@ -98,11 +104,16 @@ class Engine:
         return {name: state.shards[name].lookup(keys[name])[1] for name in keys}
 
     def fold_batch(
-        self, state: PartitionState, batch: Batch, batch_columns: BatchColumns | None
+        self,
+        state: PartitionState,
+        batch: Batch,
+        batch_columns: BatchColumns | None,
+        rekeyed: Mapping[str, Shard] = NO_SHARDS,
     ) -> Folded:
         """Fold a batch into the state; return the vectors of its scored events as processed.
 
-        `batch_columns` has a row for each event of the scored type in `batch`. Raises StateError,
+        `batch_columns` has a row for each event of the scored type in `batch`; `rekeyed` are rows
+        of rekeyed views as they were read, which stay as they are. Raises StateError,
         before anything has moved, when a row that `lacking` named was not inserted.
         """
         topology = self.topology
@@ -124,12 +135,14 @@ class Engine:
                 view_values[view.name] = values
         if batch_columns is not None:
             batch_columns = batch_columns.take(keep[self.scored_mask(batch)])
+        answers = read_rekeyed(topology, rekeyed, scored)
         return Folded(
             kept=kept,
             scored=scored,
             scored_at=np.flatnonzero(on),
             label_rows=rows[LABELS][keep] if LABELS in rows else np.zeros(0, np.int64),
-            vectors=assemble(topology, self.layout, scored, view_values, batch_columns),
+            vectors=assemble(topology, self.layout, scored, view_values, batch_columns, answers),
+            rekeyed=answers,
             fresh=fresh,
             emitted=fresh[on],
             late=batch.positions[~on_time],
@@ -176,7 +189,10 @@ class Engine:
     def read_vectors(
         self, shards: Mapping[str, Shard], batch: Batch, batch_columns: BatchColumns | None
     ) -> Vectors:
-        """Return the vectors of events as of the rows in `shards`, which stay as they are."""
+        """Return the vectors of events as of the rows in `shards`, which stay as they are.
+
+        Rekeyed views that are not in `shards` are missing.
+        """
         values: dict[str, Floats] = {}
         for view in self.topology.views:
             shard = shards[view.name]
@@ -185,7 +201,8 @@ class Engine:
                 values[view.name] = read(view.plan, shard, rows, batch)
             else:
                 values[view.name] = several.read_view(self.topology, view, shard, rows, batch)
-        return assemble(self.topology, self.layout, batch, values, batch_columns)
+        answers = read_rekeyed(self.topology, shards, batch)
+        return assemble(self.topology, self.layout, batch, values, batch_columns, answers)
 
     def _on_time(self, state: PartitionState, batch: Batch) -> Bools:
         """Advance the partition's clock; return bool[n]: which events are within lateness."""

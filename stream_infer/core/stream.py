@@ -134,13 +134,21 @@ class Stream:
         """Names of all fields of all event types."""
         return frozenset(name for infos in self.fields.values() for name in infos)
 
-    def view(self, name: str, *, by: Sequence[str], features: Mapping[str, Feature]) -> "View":
+    def view(
+        self,
+        name: str,
+        *,
+        by: Sequence[str],
+        features: Mapping[str, Feature],
+        rekey: bool = False,
+    ) -> "View":
         """Declare features of one entity: the events that share the fields `by`.
 
         `by` must contain the stream's partition key, so that one worker sees all events of an
-        entity in the order of the log.
+        entity in the order of the log. Where it does not, `rekey` sends the events on through a
+        topic keyed by the entity; such features are eventually consistent (docs/how-to/rekey.md).
         """
-        view = View(name, self, tuple(by), MappingProxyType(dict(features)))
+        view = View(name, self, tuple(by), MappingProxyType(dict(features)), rekey)
         self.key_fields.update(by)
         self.summed_fields.update(
             feature.field
@@ -158,6 +166,7 @@ class View:
     stream: Stream
     by: tuple[str, ...]
     features: Mapping[str, Feature] = field(repr=False)
+    rekey: bool = False
 
     def __post_init__(self) -> None:
         culprit = f"view {self.name!r}"
@@ -168,12 +177,21 @@ class View:
                 raise DeclarationError(
                     culprit, f"no field {name!r}", name=name, choices=self.stream.field_names
                 )
-        if self.stream.key not in self.by:
+        if self.rekey and self.stream.key in self.by:
+            raise DeclarationError(
+                culprit,
+                f"by={list(self.by)} has {self.stream.key!r}, the partition key of stream "
+                f"{self.stream.name!r}: leave out rekey=True, the view is exact without it",
+            )
+        if not self.by:
+            raise DeclarationError(culprit, "by=[] names no field")
+        if self.stream.key not in self.by and not self.rekey:
             raise DeclarationError(
                 culprit,
                 f"by={list(self.by)} lacks {self.stream.key!r}, the partition key of stream "
                 f"{self.stream.name!r}: its events lie in several partitions. Add the key to `by`, "
-                f"or publish the events keyed by {self.by[0]!r} and declare a stream of them",
+                "or declare rekey=True: events are sent on by this key, and the features are "
+                "eventually consistent",
             )
         if not self.features:
             raise DeclarationError(culprit, "has no features")

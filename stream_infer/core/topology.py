@@ -88,10 +88,25 @@ class Topology:
         """Topic of predictions joined with their labels."""
         return f"{self.name}.outcomes"
 
+    @property
+    def rekeyed_events(self) -> str:
+        """Topic of events sent on by the keys of rekeyed views; also the name of their state."""
+        return f"{self.name}.rekeyed"
+
+    @cached_property
+    def streaming(self) -> tuple[View, ...]:
+        """All streaming views among the inputs."""
+        return tuple(item for item in self.inputs if isinstance(item, View))
+
     @cached_property
     def views(self) -> tuple[View, ...]:
-        """Streaming views among the inputs."""
-        return tuple(item for item in self.inputs if isinstance(item, View))
+        """Views that a partition's own state holds."""
+        return tuple(view for view in self.streaming if not view.rekey)
+
+    @cached_property
+    def rekeyed(self) -> tuple[View, ...]:
+        """Views by other keys, folded in a second stage."""
+        return tuple(view for view in self.streaming if view.rekey)
 
     @cached_property
     def feast(self) -> FeastInput | None:
@@ -160,7 +175,7 @@ class Topology:
 
     def _streams_of(self, declared: Stream | None) -> tuple[Stream, ...]:
         streams = {id(declared): declared} if declared is not None else {}
-        streams.update((id(view.stream), view.stream) for view in self.views)
+        streams.update((id(view.stream), view.stream) for view in self.streaming)
         if not streams:
             raise DeclarationError(self._culprit, "has no view; say which stream=… it scores")
         return tuple(streams.values())
@@ -181,6 +196,12 @@ class Topology:
     def _check(self) -> None:
         if not self.name.isidentifier():
             raise DeclarationError(self._culprit, "a topology's name must be a Python identifier")
+        if self.rekeyed and len(self.streams) > 1:
+            raise DeclarationError(
+                self._culprit,
+                f"view {self.rekeyed[0].name!r} is declared with rekey=True: it may have one "
+                "stream only",
+            )
         if len(self.streams) > 1:
             check_sources(self._culprit, self.sources, self.on, self.views)
         known = fields_of(self.on)
@@ -197,12 +218,19 @@ class Topology:
             )
         if len([item for item in self.inputs if isinstance(item, FeastInput)]) > 1:
             raise DeclarationError(self._culprit, "one feature service at most; combine them")
-        if len({view.name for view in self.views}) < len(self.views):
+        if len({view.name for view in self.streaming}) < len(self.streaming):
             raise DeclarationError(self._culprit, "two views have the same name")
-        for topic in (self.output, self.dead_letters, self.outcomes):
+        written = {self.output, self.dead_letters, self.outcomes}
+        if self.rekeyed:
+            if self.rekeyed_events in written:
+                raise DeclarationError(
+                    self._culprit,
+                    f"output {self.output!r} is the topic that its rekeyed views read",
+                )
+            written.add(self.rekeyed_events)
+        for topic in sorted(written):
             check_topic(self._culprit, topic)
-        read = {stream.name for stream in self.streams}
-        if {self.output, self.dead_letters, self.outcomes} & read:
+        if written & {stream.name for stream in self.streams}:
             raise DeclarationError(self._culprit, "would write into the topic that it reads")
         if self.label is not None:
             self._check_label(self.label)

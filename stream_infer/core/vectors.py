@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -46,12 +47,32 @@ class Vectors:
         return np.ascontiguousarray(self.values, np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class RekeyedValues:
+    """What events found of a rekeyed view: `values` float64[m, F], NaN where missing or ahead.
+
+    `missing` bool[m]: there is no row, or nothing in it within its horizon; `ahead` bool[m]: the
+    row has seen events too far after this one. `age_s` float64[m], NaN where either: from the row's
+    newest event to this one, by event time.
+    """
+
+    values: Floats
+    missing: Bools
+    ahead: Bools
+    age_s: Floats
+
+    def reasons(self, view: str) -> dict[str, Bools]:
+        """Return why values are missing, by the reason's name."""
+        return {f"missing:{view}": self.missing, f"ahead:{view}": self.ahead}
+
+
 def assemble(
     topology: Topology,
     layout: BatchLayout | None,
     scored: Batch,
     view_values: Mapping[str, Floats],
     batch_columns: BatchColumns | None,
+    rekeyed: Mapping[str, RekeyedValues] = MappingProxyType({}),
 ) -> Vectors:
     """Put fields, view features (float64[m, F_view] by view) and batch features side by side."""
     m = len(scored)
@@ -64,6 +85,9 @@ def assemble(
                 column = scored.column(name)
                 parts.append(column[:, None])
                 reasons[f"missing:{name}"] = np.isnan(column)
+        elif isinstance(item, View) and item.rekey:
+            parts.append(rekeyed[item.name].values)
+            reasons |= rekeyed[item.name].reasons(item.name)
         elif isinstance(item, View):
             parts.append(view_values[item.name])
             absent = [key is None for key in scored.keys(item.by)]

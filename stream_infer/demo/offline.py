@@ -71,7 +71,7 @@ def batch_only_scores(
     way, once.
     """
     topology = made.topology
-    streaming = {name for view in topology.views for name in view.feature_names}
+    streaming = {name for view in topology.streaming for name in view.feature_names}
     ensemble = BatchOnly(f"{topology.name}_batch_only", topology.graph)
     models_dir = made.data_dir / "models_batch_only"
     stamps, made_from = Stamps(made.data_dir / "steps.json"), models_fingerprint(made)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.monitoring.metrics import Histogram
+from stream_infer.monitoring.rekeyed import RekeyedCounts
 
 LATENCY_BOUNDS_MS = (1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 130, 200, 500, 1_000, 5_000, 30_000)
 
@@ -58,6 +59,7 @@ class TopologyCounters:
     feature_age_s: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS_S))
     state_discards: int = 0
     """Partitions folded anew because Redis may have evicted their rows."""
+    rekeyed: RekeyedCounts = field(default_factory=RekeyedCounts)
     outcomes: int = 0
     error_sum: float = 0.0
     error_absolute_sum: float = 0.0

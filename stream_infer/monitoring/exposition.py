@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from stream_infer.monitoring.counters import LATENCY_BOUNDS_MS, TopologyCounters
 from stream_infer.monitoring.metrics import HttpMetrics
+from stream_infer.monitoring.rekeyed import rekeyed_metrics
 
 ENDS = {
     "prediction": "predictions",
@@ -102,6 +103,8 @@ class StreamInferCollector(Collector):
             yield from self._events()
             yield from self._distributions()
             yield from self._errors()
+            rekeyed = {name: counters.rekeyed for name, counters in self.topologies.items()}
+            yield from rekeyed_metrics(rekeyed)
         if self.streams:
             yield from self._streams()
         if self.http is not None:

@@ -34,6 +34,7 @@ def declaration(runtime: Runtime) -> dict[str, Any]:
             "predictions": topology.output,
             "dead_letters": topology.dead_letters,
             "outcomes": topology.outcomes if label else None,
+            "rekeyed": topology.rekeyed_events if topology.rekeyed else None,
         },
         "label": {"of": tag_of(label.of), "key": label.key, "value": label.value}
         if label
@@ -60,5 +61,11 @@ def _input(topology: Topology, item: Input) -> dict[str, Any]:
             }
             for name, feature in item.features.items()
         ]
-        return {"source": "view", "view": item.name, "by": list(item.by), "features": features}
+        return {
+            "source": "view",
+            "view": item.name,
+            "by": list(item.by),
+            "rekey": item.rekey,
+            "features": features,
+        }
     return {"source": "batch", "feature_service": item.service}

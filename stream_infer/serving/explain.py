@@ -10,9 +10,10 @@ from stream_infer.core.columns import Batch
 from stream_infer.core.features import Feature
 from stream_infer.core.inputs import FieldsInput
 from stream_infer.core.join import MISSING
+from stream_infer.core.rekeyed import read_rekeyed
 from stream_infer.core.results import Prediction, moment
 from stream_infer.core.stream import View
-from stream_infer.core.vectors import Vectors
+from stream_infer.core.vectors import RekeyedValues, Vectors
 from stream_infer.serving.scoring import Read, Scorer
 
 
@@ -20,7 +21,8 @@ class FeatureValue(msgspec.Struct, frozen=True, kw_only=True):
     """One input of the models.
 
     `source` is "event", "view" (streaming) or "batch" (Feast). `age_s`, at the event's time: of a
-    batch feature, since it was true; of a streaming one, since the newest event in the state.
+    batch feature, since it was true; of a streaming one, since the newest event in the state; of a
+    rekeyed view's, since the newest event in its row.
     `reason` says why the value is null.
     """
 
@@ -96,10 +98,18 @@ def _features(scorer: Scorer, batch: Batch, read: Read, vectors: Vectors) -> lis
     behind_s = (
         None if stream_time_us is None else max(0, int(batch.times_us[0]) - stream_time_us) / 1e6
     )
+    rekeyed = read_rekeyed(scorer.runtime.topology, read.shards, batch)
     features: list[FeatureValue] = []
     for item in scorer.runtime.topology.inputs:
         if isinstance(item, FieldsInput):
             features += [_from_event(name, next(values)) for name in item.names]
+        elif isinstance(item, View) and item.rekey:
+            found = rekeyed[item.name]
+            age_s = None if np.isnan(found.age_s[0]) else float(found.age_s[0])
+            for name, feature in item.features.items():
+                told = _from_view(item, name, feature, next(values), age_s, absent=False)
+                reason = _rekeyed_reason(item, batch, found) or told.reason
+                features.append(msgspec.structs.replace(told, reason=reason))
         elif isinstance(item, View):
             absent = f"missing:{item.name}" in reasons
             for name, feature in item.features.items():
@@ -108,6 +118,15 @@ def _features(scorer: Scorer, batch: Batch, read: Read, vectors: Vectors) -> lis
         else:
             features += _from_batch(scorer, batch, read, values_of=values, reasons=reasons)
     return features
+
+
+def _rekeyed_reason(view: View, batch: Batch, found: RekeyedValues) -> str | None:
+    """Return why nothing of a rekeyed view can be told, None where it can."""
+    if batch.keys(view.by)[0] is None:
+        return f"the event has no {' + '.join(view.by)}"
+    if found.missing[0]:
+        return "no row: nothing was sent on by this key within the view's horizon, or not yet"
+    return "its row has seen events too far after this one" if found.ahead[0] else None
 
 
 def _from_event(name: str, value: float) -> FeatureValue:

@@ -15,6 +15,7 @@ from stream_infer.core.columns import Batch, Reject
 from stream_infer.core.errors import StateError
 from stream_infer.core.events import tag_of
 from stream_infer.core.predictions import Predictions, Scored, make_predictions
+from stream_infer.core.rekeyed_state import rekeyed_schema
 from stream_infer.core.results import moment
 from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
@@ -30,6 +31,7 @@ from stream_infer.serving.errors import (
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.state import partition_prefix, read_position
 from stream_infer.stream.partitioning import Partitioner
+from stream_infer.stream.rekeyed_reader import RekeyedReader
 from stream_infer.stream.runtime import Runtime
 
 
@@ -69,6 +71,9 @@ class Scorer:
         self.partitions = partitions
         self.stored_schema: str | None = None
         """What made the stored rows, as last heard; None before there are any."""
+        rekeyed = runtime.topology.rekeyed
+        self.rekeyed = RekeyedReader(runtime.topology, partitions) if rekeyed else None
+        self.stored_rekeyed_schema: str | None = None
         self._redis = redis
         self._reader = reader
         self._metrics = metrics if metrics is not None else HttpMetrics()
@@ -134,6 +139,10 @@ class Scorer:
         topology = self.runtime.topology
         if self.stored_schema not in (None, self.runtime.engine.schema):
             raise StateError(f"rows of {topology.name!r} were made by other feature declarations")
+        if self.stored_rekeyed_schema not in (None, rekeyed_schema(topology)):
+            raise StateError(
+                f"rows of {topology.rekeyed_events!r} were made by other feature declarations"
+            )
         partitions = self._partitions_of(batch)
         wanted: dict[int, dict[tuple[str, str], None]] = {}
         for view in topology.views:
@@ -152,6 +161,11 @@ class Scorer:
             request = self._reader.request({f: batch.raw(f) for f in self._reader.plan.fields})
             for command in request.commands:
                 pipeline.execute_command(*command)
+        asked = None
+        if self.rekeyed is not None:
+            asked = self.rekeyed.request([batch])
+            for command in asked.commands:
+                pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute() if len(pipeline) else []
         shards = self._shards(wanted, replies)
         times: dict[int, int] = {}
@@ -166,7 +180,11 @@ class Scorer:
             start *= 2
         columns = None
         if self._reader is not None and request is not None:
-            columns = BatchColumns(*self._reader.absorb(request, replies[start:]))
+            stop = start + len(request.commands)
+            columns = BatchColumns(*self._reader.absorb(request, replies[start:stop]))
+            start = stop
+        if self.rekeyed is not None and asked is not None:
+            shards |= self.rekeyed.absorb(asked, replies[start:])
         return Read(shards, columns, partitions, times)
 
     def vectors(self, read: Read, batch: Batch) -> Vectors:

@@ -33,6 +33,7 @@ from stream_infer.serving.scoring import Scorer
 from stream_infer.settings import Settings
 from stream_infer.store.connection import UNREACHABLE, connect
 from stream_infer.store.state import StateStore, partition_prefix
+from stream_infer.stream.rekeyed_reader import RekeyedReader
 from stream_infer.stream.runtime import Runtime
 
 log = logging.getLogger("stream_infer.serving")
@@ -143,6 +144,18 @@ class Services:
             if stored is not None and int(stored) != one.scorer.partitions:
                 one.scorer.partitions = int(stored)
                 one.store = StateStore(self.redis, name, "", int(stored))
+            if one.scorer.rekeyed is not None:
+                await self._refresh_rekeyed(one.topology, one.scorer, one.scorer.rekeyed)
+
+    async def _refresh_rekeyed(
+        self, topology: Topology, scorer: Scorer, reader: RekeyedReader
+    ) -> None:
+        key = partition_prefix(topology.rekeyed_events, 0) + "meta"
+        asked = self.redis.hmget(key, ["partitions", "schema"])
+        stored, schema = await cast(Awaitable[list[bytes | None]], asked)
+        scorer.stored_rekeyed_schema = None if schema is None else schema.decode()
+        if stored is not None:
+            reader.partitions = int(stored)
 
     async def _watch_partitions(self) -> None:
         problem = False

@@ -138,7 +138,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
             if refusal:
                 raise refusal[0]
         self._results = ResultProducer(settings, self.counters, client_id=f"{self.conf.id}-results")
-        names = [spec.name for spec in self.other_topics]
+        # A source topic may be written too: that of events sent on by another key.
+        names = [spec.name for spec in (*self.source_topics, *self.other_topics)]
         self._results.limit(await message_bytes_max(settings.bootstrap, names))
         await self._results.start()
 

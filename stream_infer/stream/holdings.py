@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from stream_infer.core.errors import FencedError, StateLostError
 from stream_infer.core.state import PartitionState, Position, Snapshot, new_state
@@ -19,6 +20,22 @@ log = logging.getLogger("stream_infer.stream")
 
 WRITE_PAUSE = 10
 """Time between two writes of a partition's rows, in times of what the last one took."""
+
+
+class MakeState(Protocol):
+    """Makes a partition's state at a position (`core.state.new_state`, say)."""
+
+    def __call__(
+        self,
+        topology: Topology,
+        partition: int,
+        /,
+        *,
+        position: Position | None,
+        emit_from: Position | None,
+        stream_times_us: Position | None,
+        catch_up_us: int,
+    ) -> PartitionState: ...
 
 
 @dataclass(slots=True)
@@ -52,7 +69,7 @@ class Holdings:
     """Owned partitions; snapshots are taken between micro-batches and written once acknowledged.
 
     The partitions of one number of all the topology's topics are owned together, under the name of
-    the first topic's (see `unit`).
+    the first topic's (see `unit`). `topics` default to those of the topology's streams.
     """
 
     def __init__(
@@ -61,17 +78,21 @@ class Holdings:
         store: StateStore,
         settings: Settings,
         monotonic_s: Callable[[], float],
+        *,
+        make_state: MakeState = new_state,
+        topics: Sequence[str] = (),
     ) -> None:
         self._topology = topology
         self._store = store
         self._settings = settings
         self._monotonic_s = monotonic_s
+        self._make_state = make_state
         self._owned: dict[TP, Owned] = {}
         self._pace = RefoldPace()
         self._warned = False
         self.discards = 0
         """Partitions folded anew because rows may have been evicted."""
-        self._topics = [stream.name for stream in topology.streams]
+        self._topics = list(topics) or [stream.name for stream in topology.streams]
 
     def __contains__(self, tp: object) -> bool:
         return tp in self._owned
@@ -111,7 +132,7 @@ class Holdings:
                 max(offset, committed.get(tp) or 0)
                 for tp, offset in zip(members, position, strict=True)
             )
-            state = new_state(
+            state = self._make_state(
                 self._topology,
                 number,
                 position=position,

@@ -31,6 +31,7 @@ from stream_infer.stream.processing import (
     OutgoingRecord,
     RecordTooLarge,
 )
+from stream_infer.stream.rekeying import Rekeying
 from stream_infer.stream.runtime import Runtime
 from stream_infer.stream.work import Work, decoded
 
@@ -64,6 +65,7 @@ class TopologyProcessor:
         *,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic_s: Callable[[], float] = time.monotonic,
+        rekeyed: Rekeying | None = None,
         broken: Callable[[Exception], None] = end_process,
     ) -> None:
         self._runtime = runtime
@@ -73,6 +75,7 @@ class TopologyProcessor:
         self._reader: BatchFeatureReader | None = runtime.reader(settings)
         self._wall_us = wall_us
         self._broken = broken
+        self._rekeyed = rekeyed
         self._holdings = Holdings(runtime.topology, store, settings, monotonic_s)
         self.counters = counters
 
@@ -102,7 +105,9 @@ class TopologyProcessor:
     def _moved(self, works: Sequence[Work]) -> Outcome:
         """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
         folded = [
-            self._runtime.engine.fold_batch(work.owned.state, work.batch, work.columns)
+            self._runtime.engine.fold_batch(
+                work.owned.state, work.batch, work.columns, work.rekeyed
+            )
             for work in works
         ]
         scores = self._score([item.vectors for item in folded])
@@ -172,6 +177,10 @@ class TopologyProcessor:
                 work.request = self._reader.request({f: scored.raw(f) for f in fields})
                 for command in work.request.commands:
                     pipeline.execute_command(*command)
+        asked = None
+        if self._rekeyed is not None:
+            scored_parts = [w.batch.take(engine.scored_mask(w.batch)) for w in works]
+            asked = self._rekeyed.ask(pipeline, scored_parts)
         replies: list[Any] = await pipeline.execute() if len(pipeline) else []
         start = 0
         fenced: dict[TP, FencedError] = {}
@@ -199,6 +208,10 @@ class TopologyProcessor:
                 read = self._reader.absorb(work.request, replies[start:stop])
                 work.columns = BatchColumns(read.values, read.timestamps_us)
                 start = stop
+        if self._rekeyed is not None and asked is not None:
+            rekeyed = self._rekeyed.absorb(asked, replies[start:])
+            for work in works:
+                work.rekeyed = rekeyed
         self._holdings.forget(fenced)
 
     def _score(self, parts: Sequence[Vectors]) -> list[Scored]:
@@ -254,6 +267,8 @@ class TopologyProcessor:
             )
             self.counters.outcome(outcome.error)
         self._count(work, folded)
+        if self._rekeyed is not None:
+            outgoing += self._rekeyed.sent_on(work.tp, work.records, folded)
         return outgoing + work.dead_letters(topology.name, topology.dead_letters)
 
     def _count(self, work: Work, folded: Folded) -> None:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from stream_infer.core.errors import DeclarationError, SettingsError
 from stream_infer.core.merging import event_times
+from stream_infer.core.rekeyed_state import rekeyed_schema
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.pages import Pages
@@ -21,13 +22,21 @@ from stream_infer.store.state import StateStore
 from stream_infer.stream.app import StreamApp, build_app
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.merging import Merging
+from stream_infer.stream.processing import Processor
 from stream_infer.stream.processor import TopologyProcessor
+from stream_infer.stream.rekeyed import RekeyedStage
+from stream_infer.stream.rekeying import Rekeying
 from stream_infer.stream.runtime import Runtime, build_runtime
 from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.stages import Staged
 from stream_infer.stream.topics import TopicSpec
 from stream_infer.stream.worker import run_worker
 
 log = logging.getLogger("stream_infer.stream")
+MESSAGE_BYTES_KAFKA = 1_048_588
+"""What a Kafka topic accepts unless told otherwise."""
+FORWARDED_EXTRA_BYTES = 8_192
+"""The most that an event sent on takes beside its bytes: its key, header and batch."""
 
 
 def topic_specs(topology: Topology, settings: Settings) -> tuple[list[TopicSpec], list[TopicSpec]]:
@@ -37,7 +46,16 @@ def topic_specs(topology: Topology, settings: Settings) -> tuple[list[TopicSpec]
     written = [topology.output, topology.dead_letters]
     if topology.label is not None:
         written.append(topology.outcomes)
+    if topology.rekeyed:
+        source.append(_rekeyed_topic(topology, copies))
     return source, [TopicSpec(name=name, replication=copies) for name in written]
+
+
+def _rekeyed_topic(topology: Topology, copies: int | None) -> TopicSpec:
+    """Return the topic of events sent on: it takes whatever the stream's own takes."""
+    size = topology.stream.max_bytes + FORWARDED_EXTRA_BYTES
+    config = {"max.message.bytes": str(size)} if size > MESSAGE_BYTES_KAFKA else {}
+    return TopicSpec(name=topology.rekeyed_events, replication=copies, config=config)
 
 
 def connect_redis(settings: Settings) -> Redis:
@@ -110,12 +128,21 @@ def faust_app(
     redis = connect_redis(settings)
     source, written = topic_specs(topology, settings)
 
-    async def make_processor(partitions: Mapping[str, int]) -> TopologyProcessor:
+    async def make_processor(partitions: Mapping[str, int]) -> Processor:
         loaded = runtime or build_runtime(topology, settings)
         count = common_count(topology, partitions)
         store = StateStore(redis, topology.name, loaded.engine.schema, count)
         await store.check()
-        return TopologyProcessor(loaded, redis, store, settings, ends or TopologyCounters())
+        counted = ends or TopologyCounters()
+        if not topology.rekeyed:
+            return TopologyProcessor(loaded, redis, store, settings, counted)
+        topic = topology.rekeyed_events
+        rekeyed_store = StateStore(redis, topic, rekeyed_schema(topology), partitions[topic])
+        await rekeyed_store.check()
+        rekeying = Rekeying(topology, partitions[topic], counted.rekeyed)
+        first = TopologyProcessor(loaded, redis, store, settings, counted, rekeyed=rekeying)
+        stage = RekeyedStage(loaded.engine, redis, rekeyed_store, settings, counted.rekeyed)
+        return Staged(first, stage, topic)
 
     return build_app(
         topology.name,

@@ -1,6 +1,6 @@
 """One partition's share of a micro-batch, on its way through the processor."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from stream_infer.core.columns import Batch, Bools, Ints
 from stream_infer.core.engine import Engine
+from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns
 from stream_infer.store.batch_features import FeatureRequest
 from stream_infer.store.state import Ownership
@@ -35,6 +36,7 @@ class Work:
     request: FeatureRequest | None = None
     before: Ownership | None = None
     asks_memory: bool = False
+    rekeyed: Mapping[str, Shard] = field(default_factory=dict)
 
     @property
     def fresh(self) -> Bools:

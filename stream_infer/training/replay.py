@@ -1,7 +1,8 @@
 """Replaying a file of past events through the engine: training sets and offline predictions.
 
 The events pass the same decode, fold, join and assembly as in a worker, partition by partition in
-the order of the log; only the batch features come from the offline store, as of each event.
+the order of the log; only the batch features come from the offline store, as of each event, and
+rekeyed views are folded over all partitions in the order of the file.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from stream_infer.core.predictions import Scored
 from stream_infer.core.state import PartitionState, new_state
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.store.offline_features import OfflineFeatures
+from stream_infer.training.rekeyed import RekeyedReplay
 
 BATCH_EVENTS = 2_000
 
@@ -69,6 +71,7 @@ class Replay:
         self._partition_of = partition_of
         self._score = score
         self._states: dict[int, PartitionState] = {}
+        self._rekeyed = RekeyedReplay(engine) if engine.topology.rekeyed else None
 
     def run(
         self, records: Iterable[tuple[str, bytes]], progress: Callable[[int], None] | None = None
@@ -80,17 +83,25 @@ class Replay:
         rows = _Rows()
         done = 0
         for chunk in _chunks(records, BATCH_EVENTS):
-            by_partition: dict[int, list[bytes]] = {}
-            for key, value in chunk:
-                by_partition.setdefault(self._partition_of(key.encode()), []).append(value)
-            for partition, values in by_partition.items():
-                self._fold(partition, values, rows)
+            by_partition: dict[int, list[int]] = {}
+            for place, (key, _) in enumerate(chunk):
+                by_partition.setdefault(self._partition_of(key.encode()), []).append(place)
+            parts = {
+                partition: self._fold(partition, [chunk[place][1] for place in places])
+                for partition, places in by_partition.items()
+            }
+            vectors = [folded.vectors for folded in parts.values()]
+            if self._rekeyed is not None:
+                placed = [np.array(places, np.int64) for places in by_partition.values()]
+                vectors = self._rekeyed.vectors(list(zip(parts.values(), placed, strict=True)))
+            for (partition, folded), seen in zip(parts.items(), vectors, strict=True):
+                self._collect(partition, folded, seen, rows)
             done += len(chunk)
             if progress is not None:
                 progress(done)
         return self._table(rows)
 
-    def _fold(self, partition: int, values: list[bytes], rows: _Rows) -> None:
+    def _fold(self, partition: int, values: list[bytes]) -> Folded:
         engine = self._engine
         state = self._states.get(partition)
         if state is None:
@@ -109,20 +120,20 @@ class Replay:
         state.position = (state.position[0] + len(values),)
         for shard in state.shards.values():
             shard.take_dirty()  # Nothing is stored: rows stay in memory.
-        self._collect(partition, state, folded, rows)
+        return folded
 
-    def _collect(self, partition: int, state: PartitionState, folded: Folded, rows: _Rows) -> None:
-        scored = folded.scored
+    def _collect(self, partition: int, folded: Folded, vectors: Vectors, rows: _Rows) -> None:
+        scored, state = folded.scored, self._states[partition]
         combined = np.zeros(len(scored))
         if self._score is not None:
-            result = self._score(folded.vectors)
+            result = self._score(vectors)
             combined = result.combined
             rows.scores.append(result.combined)
             rows.each.append(result.each)
         start = len(rows.keys)
         for i, offset in enumerate(scored.offsets.tolist()):
             rows.place[partition, offset] = start + i
-        rows.values.append(folded.vectors.model_input)
+        rows.values.append(vectors.model_input)
         rows.times_us.append(scored.times_us)
         rows.keys.extend(key or "" for key in scored.labels(self._engine.topology.key))
         for pair in self._engine.join_labels(state, folded, combined):

@@ -41,6 +41,7 @@ class Purchase(Event, tag="purchase"):
 
 CLICKS = Stream("clicks", Click | Purchase, key="user", time="at")
 BY_USER = CLICKS.view("by_user", by=["user"], features={"clicks_1h": count(over="1h", of=Click)})
+BY_PAGE = CLICKS.view("by_page", by=["page"], rekey=True, features={"n": count(over="1h")})
 
 
 def topology(**changes: Any) -> Topology:
@@ -59,6 +60,13 @@ def test_a_topology_names_its_vector_in_the_order_of_its_inputs() -> None:
     assert topology().vector_names(None) == ("dwell_s", "by_user__clicks_1h")
     assert topology().key == "user"
     assert topology(label=Label(of=Purchase, key="user", value="amount")).key == "user"
+
+
+def test_a_rekeyed_view_has_its_place_in_the_vector_and_no_part_in_the_streams_state() -> None:
+    rekeyed = topology(inputs=[BY_PAGE, fields("dwell_s"), BY_USER])
+    assert rekeyed.vector_names(None) == ("by_page__n", "dwell_s", "by_user__clicks_1h")
+    assert (rekeyed.views, rekeyed.rekeyed) == ((BY_USER,), (BY_PAGE,))
+    assert Engine(rekeyed).schema == Engine(topology()).schema
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
@@ -85,6 +93,18 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "view key": (
         lambda: CLICKS.view("by_page", by=["page"], features={"n": count(over="1h")}),
         "partition key",
+    ),
+    "view key, its remedy": (
+        lambda: CLICKS.view("by_page", by=["page"], features={"n": count(over="1h")}),
+        "rekey=True",
+    ),
+    "needless rekey": (
+        lambda: CLICKS.view("v", by=["user"], rekey=True, features={"n": count(over="1h")}),
+        "exact without it",
+    ),
+    "rekeyed topic": (
+        lambda: topology(name="clicks", inputs=[BY_USER, BY_PAGE], output="clicks.rekeyed"),
+        "topic that it",
     ),
     "view field": (
         lambda: CLICKS.view("v", by=["user", "pge"], features={"n": count(over="1h")}),
