@@ -71,6 +71,10 @@ def main() -> int:
     parser.add_argument("--rates", nargs="+", type=int, metavar="N", help="events/s for latency")
     parser.add_argument("--seconds", type=float, metavar="S", help="length of each open loop")
     parser.add_argument("--warm-up-s", type=float, metavar="S", help="what comes before it")
+    parser.add_argument("--curve-events", type=int, metavar="N", help="events of a curve's point")
+    parser.add_argument("--curve-points-max", type=int, metavar="N", help="points of a curve")
+    parser.add_argument("--stored-keys", type=int, metavar="N", help="rows stored for `start`")
+    parser.add_argument("--read-seconds", type=float, metavar="S", help="time of each Feast read")
     parser.add_argument("--runs", type=int, metavar="N", help="repetitions for a median")
     parser.add_argument(
         "--profile",

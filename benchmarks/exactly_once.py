@@ -11,6 +11,7 @@ from benchmarks.processes import BenchmarkError
 from stream_infer.settings import FIELDS
 
 KEYS = 5_000
+RUNS_MAX = 2
 DELIVERIES = ("at_least_once", "exactly_once")
 
 
@@ -27,7 +28,7 @@ def measure(place: Place, options: Options) -> list[Figure]:
             place,
             Keys(KEYS),
             options.events,
-            runs=options.runs,
+            runs=min(options.runs, RUNS_MAX),
             options=options,
             settings={"delivery": delivery},
         )

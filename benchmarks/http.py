@@ -42,7 +42,7 @@ def measure(place: Place, options: Options) -> list[Figure]:
                 server.stop()
             finally:
                 server.process.kill()
-    runs["load alone"] = [_own_limit(cores, options) for _ in range(options.runs)]
+    runs["load alone"] = [_own_limit(cores, options)]
     return [item for case, found in runs.items() for item in over_runs(found, {"load": case})]
 
 

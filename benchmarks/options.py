@@ -18,9 +18,9 @@ class Options:
     """Repetitions of what a median is taken of; one where keys are many."""
     rates: tuple[int, ...] = (500, 2_000, 10_000, 30_000)
     """Events a second at which latency is measured."""
-    seconds: float = 12.0
+    seconds: float = 10.0
     """How long each run of an open loop is measured."""
-    warm_up_s: float = 4.0
+    warm_up_s: float = 3.0
     """How long it runs before that."""
     curve_events: int = 40_000
     """Events of each point of `core` and of the curves of `growth`."""
