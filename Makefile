@@ -27,8 +27,8 @@ bench:  ## Measure, print tables, write benchmarks/results/DATE.json (ONLY="work
 	@$(PYTHON) tools/install.py bench
 	@.venv/bin/python -m tests.servers.jars
 	@.venv/bin/python tools/foreground.py .venv/bin/python -m benchmarks \
-		--results benchmarks/results $(if $(ONLY),--only $(ONLY)) $(ARGS)
-	@.venv/bin/python -m benchmarks.report
+		--results benchmarks/results $(if $(ONLY),--only $(ONLY)) $(ARGS); code=$$?; \
+		.venv/bin/python -m benchmarks.report && exit $$code
 
 check: environment  ## Lint, formatting, strict types, and which part may import which
 	.venv/bin/ruff check $(PACKAGES)
