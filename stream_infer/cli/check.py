@@ -56,15 +56,19 @@ def examine(name: str, models_dir: Path) -> dict[str, Any]:
 def _declaration(found: list[Any], name: str) -> dict[str, Any]:
     topology = topology_of(name)
     found.append(topology)
-    stream = topology.stream
-    return {
-        "topology": topology.name,
-        "stream": {
+    streams = [
+        {
             "topic": stream.name,
             "key": stream.key,
             "time": stream.time,
             "events": [event_type.__name__ for event_type in stream.event_types],
-        },
+        }
+        for stream in topology.streams
+    ]
+    return {
+        "topology": topology.name,
+        "stream": streams[topology.sources.index(topology.stream.name)],
+        "streams": streams,
         "on": topology.on.__name__,
         "key": topology.key,
         "output": topology.output,
@@ -121,9 +125,10 @@ def _show(report: dict[str, Any]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     rows: list[tuple[str, str]] = [("topology", report["topology"])]
-    if stream := report.get("stream"):
+    for stream in report.get("streams", []):
         events = ", ".join(stream["events"])
         rows.append(("reads", f"topic {stream['topic']} by {stream['key']}: {events}"))
+    if "on" in report:
         rows.append(("scores", f"{report['on']}, looked up by {report['key']}"))
         written = [report["output"], report["outcomes"], report["dead_letters"], report["rekeyed"]]
         rows.append(("writes", ", ".join(topic for topic in written if topic)))

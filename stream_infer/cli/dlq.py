@@ -246,10 +246,8 @@ def milliseconds(text: str | None, option: str) -> int | None:
 def say_report(topology: "Topology", report: "Report", *, dry: bool) -> None:
     """Say what a replay did; what was left out goes to standard error."""
     verb = "would be sent to" if dry else "sent to"
-    print(
-        f"{report.replayed:,} letters {verb} {topology.stream.name}; "
-        f"{report.before:,} were replayed before"
-    )
+    names = " and ".join(stream.name for stream in topology.streams)
+    print(f"{report.replayed:,} letters {verb} {names}; {report.before:,} were replayed before")
     if report.folded:
         say(
             f"{report.folded:,} of them are events that were accepted before, whose result could "

@@ -77,15 +77,15 @@ def stream_of(name: str) -> "Stream":
     from stream_infer.loading import FOLDER
 
     try:
-        return topology_of(name).stream
+        read = topology_of(name).streams
     except DeclarationError as missing:
         streams: dict[str, Stream] = {}
         for path in sorted(Path(FOLDER).glob("*.py")):
             try:
-                stream = topology_of(path.stem).stream
+                found = topology_of(path.stem).streams
             except StreamInferError:
                 continue
-            streams[stream.name] = stream
+            streams.update((stream.name, stream) for stream in found)
         if name in streams:
             return streams[name]
         if "not found" not in str(missing):
@@ -94,6 +94,10 @@ def stream_of(name: str) -> "Stream":
         raise DeclarationError(
             f"stream or topology {name!r}", "not found", name=name, choices=known
         ) from None
+    if len(read) > 1:
+        names = " or ".join(stream.name for stream in read)
+        raise DeclarationError(f"topology {name!r}", f"reads several streams; name one: {names}")
+    return read[0]
 
 
 def keyed(stream: "Stream", file: str, unchecked: bool) -> Iterator[tuple[bytes | None, bytes]]:

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 def train(
     topology: TopologyName,
     events: Annotated[
-        Path,
+        list[str],
         typer.Option(
-            exists=True, dir_okay=False, help="One JSON event a line, in the order of the log."
+            metavar="FILE",
+            help="One JSON event a line, in the order of the log; of several streams, "
+            "STREAM=FILE for each.",
         ),
     ],
     until: Annotated[
@@ -42,7 +44,7 @@ def train(
     models_dir: ModelsDir = None,
     json: Json = False,
 ) -> None:
-    """Train a topology's models on a file of past events, and store them as new versions."""
+    """Train a topology's models on files of past events, and store them as new versions."""
     import msgspec
 
     from stream_infer.demo.progress import progress
@@ -51,9 +53,10 @@ def train(
 
     settings = settings_of(models_dir=models_dir)
     declared = topology_of(topology)
+    files = files_of(declared, events)
     cutoff_us = round(until.replace(tzinfo=UTC).timestamp() * 1_000_000)
     with progress() as report:
-        table = table_of(declared, events, cutoff_us, settings.partitions, report)
+        table = table_of(declared, files, cutoff_us, settings.partitions, report)
         summary = fit(
             table,
             cutoff_us,
@@ -72,10 +75,29 @@ def train(
     print(f"ensemble: RMSE {summary.rmse_ensemble:.4g}, on {summary.rows_validated:,} events")
 
 
+def files_of(topology: "Topology", events: list[str]) -> list[Path]:
+    """Return the file of each of a topology's streams, in their order; raises BadParameter."""
+    names = [stream.name for stream in topology.streams]
+    one = len(names) == 1
+    named = dict([(names[0], events[0])] if one else [t.split("=", 1) for t in events if "=" in t])
+    if len(events) != len(names) or set(named) != set(names):
+        wanted = "a FILE" if one else " and ".join(f"{name}=FILE" for name in names)
+        raise typer.BadParameter(
+            f"topology {topology.name!r} reads {' and '.join(names)}: give {wanted}, each once",
+            param_hint="--events",
+        )
+    for name, path in named.items():
+        if not Path(path).is_file():
+            raise typer.BadParameter(f"there is no file {path!r} of {name}", param_hint="--events")
+    return [Path(named[name]) for name in names]
+
+
 def table_of(
-    topology: "Topology", events: Path, cutoff_us: int, partitions: int, report: "Report"
+    topology: "Topology", events: list[Path], cutoff_us: int, partitions: int, report: "Report"
 ) -> "TrainingTable":
-    """Return the vectors and labels of the scored events in a file, as a worker would see them."""
+    """Return the vectors and labels of the scored events in the streams' files, as a worker would
+    see them.
+    """
     from stream_infer.core.engine import Engine
     from stream_infer.store.feast_repo import load_plan
     from stream_infer.store.offline_features import OfflineFeatures
@@ -91,13 +113,19 @@ def table_of(
     engine = Engine(topology, plan.layout() if plan is not None else None)
     choose, places = Partitioner(), range(partitions)
     replay = Replay(engine, past, lambda key: choose.partition(key, places))
-    bytes_total, bytes_done = max(events.stat().st_size, 1), 0
+    bytes_total, bytes_done = max(sum(path.stat().st_size for path in events), 1), 0
 
-    def lines() -> Iterator[tuple[str, bytes]]:
+    def lines(path: Path, key_field: str) -> Iterator[tuple[str, bytes]]:
         nonlocal bytes_done
-        for key, line in read_lines(str(events), topology.stream.key):
+        for key, line in read_lines(str(path), key_field):
             bytes_done += len(line) + 1
             yield key, line
 
-    rows = replay.run(lines(), lambda n: report("replaying the events", bytes_done / bytes_total))
+    def done(_: int) -> None:
+        report("replaying the events", bytes_done / bytes_total)
+
+    sources = [
+        lines(path, stream.key) for path, stream in zip(events, topology.streams, strict=True)
+    ]
+    rows = replay.run(sources[0], done) if len(sources) == 1 else replay.run_streams(sources, done)
     return TrainingTable(rows.names, rows.values, rows.labels, rows.times_us)

@@ -43,20 +43,23 @@ def dead_letter_headers() -> dict[str, Any]:
 
 def schemas(topology: Topology) -> dict[str, Any]:
     """Return the JSON Schemas of events, results and dead-letter headers, by name."""
-    types = [*topology.stream.event_types, Prediction, Outcome]
+    types = [*topology.event_types, Prediction, Outcome]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     return {**components, "DeadLetterHeaders": dead_letter_headers()}
 
 
 def document(topology: Topology) -> dict[str, Any]:
     """Return the AsyncAPI document of a topology: the topics it reads and writes."""
-    stream = topology.stream
-    channels = {
-        "events": _channel(
+    sources = {
+        "events" if stream is topology.stream else f"events.{stream.name}": _channel(
             stream.name,
             f"Events, keyed by `{stream.key}`; event time is `{stream.time}`.",
             [event_type.__name__ for event_type in stream.event_types],
-        ),
+        )
+        for stream in topology.streams
+    }
+    channels = {
+        **sources,
         "predictions": _channel(
             topology.output, f"Predictions, keyed by `{topology.key}`.", ["Prediction"]
         ),
@@ -80,11 +83,11 @@ def document(topology: Topology) -> dict[str, Any]:
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": {
-            "readEvents": _operation("receive", "events"),
+            **{f"read{name[0].upper()}{name[1:]}": _operation("receive", name) for name in sources},
             **{
                 f"write{name[0].upper()}{name[1:]}": _operation("send", name)
                 for name in channels
-                if name != "events"
+                if name not in sources
             },
         },
         "components": {"messages": _messages(topology), "schemas": schemas(topology)},
@@ -127,7 +130,7 @@ def _messages(topology: Topology) -> dict[str, Any]:
             "payload": {"$ref": REF.format(name=event_type.__name__)},
             "examples": [{"payload": example_event(event_type)}],
         }
-        for event_type in topology.stream.event_types
+        for event_type in topology.event_types
     }
     messages["Prediction"] = _result("prediction", "Prediction", example_prediction(topology))
     messages["DeadLetter"] = {

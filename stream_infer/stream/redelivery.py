@@ -88,6 +88,7 @@ class Replay:
 
     def __init__(self, broker: str, topology: Topology, selection: Selection) -> None:
         self._topology = topology
+        self._streams = [stream.name for stream in topology.streams]
         self._selection = selection
         self._log, self._sources = LogReader(broker), LogReader(broker)
         settings = StreamSettings(broker=broker, message_bytes_max=RECORD_BYTES_MAX)
@@ -112,7 +113,7 @@ class Replay:
             try:
                 self._partitions = len(await self._sources.spans(topology.stream.name))
                 spans = await log.spans(topic)
-                limits = await message_bytes_max(self._broker, [topology.stream.name, topic])
+                limits = await message_bytes_max(self._broker, [*self._streams, topic])
                 self._producer.limit(limits)
                 self._seen = await replayed(log, topic, spans)
                 chosen = None if limit is None else await self._choose(spans, limit)
@@ -138,11 +139,11 @@ class Replay:
 
     def _foreign(self, source: Source | None) -> str | None:
         """Return why a letter with this source does not go back, if it does not."""
-        stream = self._topology.stream.name
         if source is None:
             return "its headers do not say which record it was"
-        if source.topic != stream:
-            return f"it came from topic {source.topic!r}, not from the stream {stream!r}"
+        if source.topic not in self._streams:
+            names = " or ".join(map(repr, self._streams))
+            return f"it came from topic {source.topic!r}, not from the stream {names}"
         return None
 
     async def _take(self, letter: Letter, *, dry: bool) -> None:

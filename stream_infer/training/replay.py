@@ -5,8 +5,10 @@ the order of the log; only the batch features come from the offline store, as of
 rekeyed views are folded over all partitions in the order of the file.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import add
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -14,13 +16,16 @@ import numpy.typing as npt
 
 from stream_infer.core.columns import Floats, Ints
 from stream_infer.core.engine import Engine, Folded
+from stream_infer.core.merging import event_times
 from stream_infer.core.predictions import Scored
 from stream_infer.core.state import PartitionState, new_state
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.store.offline_features import OfflineFeatures
+from stream_infer.training.merging import Record, merged
 from stream_infer.training.rekeyed import RekeyedReplay
 
 BATCH_EVENTS = 2_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,49 @@ class Replay:
                 progress(done)
         return self._table(rows)
 
-    def _fold(self, partition: int, values: list[bytes]) -> Folded:
+    def run_streams(
+        self,
+        streams: Sequence[Iterable[Record]],
+        progress: Callable[[int], None] | None = None,
+    ) -> Table:
+        """Replay the logs of several streams as the worker merges them, in the topology's order.
+
+        See `run`, and `training.merging`. A topology of several streams has no rekeyed views.
+        """
+        times = [event_times(stream) for stream in self._engine.topology.streams]
+        rows = _Rows()
+        done = 0
+        for chunk in _chunks(merged(streams, times, self._partition_of), BATCH_EVENTS):
+            by_partition: dict[int, tuple[list[bytes], list[int]]] = {}
+            for partition, source, value in chunk:
+                values, sources = by_partition.setdefault(partition, ([], []))
+                values.append(value)
+                sources.append(source)
+            for partition, (values, sources) in by_partition.items():
+                folded = self._fold(partition, values, np.array(sources, np.int8))
+                self._collect(partition, folded, folded.vectors, rows)
+            done += len(chunk)
+            if progress is not None:
+                progress(done)
+        return self._table(rows)
+
+    def _fold(
+        self,
+        partition: int,
+        values: list[bytes],
+        sources: npt.NDArray[np.int8] | None = None,
+    ) -> Folded:
         engine = self._engine
         state = self._states.get(partition)
         if state is None:
             state = self._states[partition] = new_state(engine.topology, partition)
-        offsets = np.arange(state.position[0], state.position[0] + len(values))
-        batch = engine.decode(values, offsets, None)
+        if sources is None:
+            sources = np.zeros(len(values), np.int8)
+        offsets = np.empty(len(values), np.int64)
+        for source, start in enumerate(state.position):
+            own = sources == source
+            offsets[own] = np.arange(start, start + np.count_nonzero(own))
+        batch = engine.decode(values, offsets, None, sources)
         for name, keys in engine.lacking(state, batch).items():
             state.shards[name].insert(keys, [None] * len(keys))
         columns = None
@@ -117,7 +158,8 @@ class Replay:
             read = self._past.read(entities, scored.times_us)
             columns = BatchColumns(read.values, read.timestamps_us)
         folded = engine.fold_batch(state, batch, columns)
-        state.position = (state.position[0] + len(values),)
+        counts = np.bincount(sources, minlength=len(state.position)).tolist()
+        state.position = tuple(map(add, state.position, counts))
         for shard in state.shards.values():
             shard.take_dirty()  # Nothing is stored: rows stay in memory.
         return folded
@@ -171,8 +213,8 @@ def read_lines(path: str, key_field: str) -> Iterator[tuple[str, bytes]]:
             yield key, line.rstrip(b"\n")
 
 
-def _chunks(records: Iterable[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:
-    chunk: list[tuple[str, bytes]] = []
+def _chunks(records: Iterable[T], size: int) -> Iterator[list[T]]:
+    chunk: list[T] = []
     for record in records:
         chunk.append(record)
         if len(chunk) == size:
