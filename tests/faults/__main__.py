@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from stream_infer.failpoints import POINTS
-from tests.faults import clocks, letters, models_failing, redis_faults, servers, workers
+from tests.faults import clocks, letters, models_failing, redis_faults, rekeyed, servers, workers
 from tests.faults.bench import Bench
 from tests.faults.harness import Run
 from tests.faults.verifier import Figures
@@ -27,6 +27,8 @@ SCENARIOS: dict[str, Scenario] = {
         f"zombie-{p.replace('_', '-')}": partial(workers.frozen_at, point=p)
         for p in ("acknowledged", "state_unwritten", "state_written", "committing")
     },
+    "rekey-kill": rekeyed.kill,
+    "rekey-zombie": rekeyed.zombie,
     "scale": workers.scale,
     "sigterm": workers.sigterm,
     "poison": servers.poison,

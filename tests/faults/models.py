@@ -11,14 +11,14 @@ from stream_infer.models.repository import ModelRepository
 from tests.faults.shop import VECTOR
 
 
-def save_models(root: Path, topology: str) -> None:
-    """Store the models of a topology that does not have them yet."""
+def save_models(root: Path, topology: str, features: tuple[str, ...] = VECTOR) -> None:
+    """Store the models of a topology whose vector is `features`: one for each of VECTOR."""
     repository = ModelRepository(root)
     for column, name in enumerate(VECTOR):
         graph = helper.make_graph(
             [helper.make_node("Gather", ["features", "column"], ["score"], axis=1)],
             "pick",
-            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(VECTOR)])],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(features)])],
             [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
             [numpy_helper.from_array(np.array([column], np.int64), "column")],
         )
@@ -29,7 +29,7 @@ def save_models(root: Path, topology: str) -> None:
                 model=name,
                 version=version,
                 sha256=sha256,
-                features=VECTOR,
+                features=features,
                 input="features",
                 output="score",
                 created_at=datetime(2024, 1, 1, tzinfo=UTC),

@@ -14,7 +14,14 @@ SCORE_BYTES = slice(24, 32)
 """Where a row that waits for a label has the prediction's score."""
 
 
-def plain(key: str, value: Any, topology: str, *, scored: bool = True) -> Any:
+def plain(
+    key: str,
+    value: Any,
+    topology: str,
+    *,
+    scored: bool = True,
+    unsteady: tuple[str, ...] = (),
+) -> Any:
     """Return what must be equal in two runs of the same log, but for scores if not `scored`."""
     if ":@labels:" in f":{key}" and value is not None and not scored:
         row = bytearray(value)
@@ -22,7 +29,8 @@ def plain(key: str, value: Any, topology: str, *, scored: bool = True) -> Any:
         return bytes(row)
     if ":@results:" in f":{key}" and value is not None:
         said = json.loads(value)
-        said = {name: part for name, part in said.items() if name not in (*UNSTEADY, "topology")}
+        left_out = (*UNSTEADY, *unsteady, "topology")
+        said = {name: part for name, part in said.items() if name not in left_out}
         if not scored:
             said = {name: part for name, part in said.items() if name not in OF_MODELS}
         said["prediction_id"] = said["prediction_id"].removeprefix(topology)

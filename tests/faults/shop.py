@@ -1,7 +1,8 @@
 """The topology under test: sales and refunds; each of its models shows one feature as its score.
 
 The environment names it: STREAM_INFER_TEST_TOPOLOGY, and STREAM_INFER_TEST_SOURCE its topic. With
-STREAM_INFER_TEST_FIXED it accepts long notes, too.
+STREAM_INFER_TEST_FIXED it accepts long notes, too; with STREAM_INFER_TEST_REKEY it has views across
+shops, of which no model takes anything.
 """
 
 import os
@@ -83,10 +84,41 @@ by_item = sales.view(
 )
 VECTOR = ("amount", *by_shop.feature_names, *by_item.feature_names)
 
+# Across shops: the rows of the first two do not depend on the order of the shops' events.
+of_item = sales.view(
+    "of_item",
+    by=["item"],
+    rekey=True,
+    features={
+        "sales_5m": count(over="5m", of=Sale),
+        "amount_1h": total("amount", over="1h"),
+        "highest": maximum("amount", over="5m"),
+    },
+)
+of_sale = sales.view(
+    "of_sale",
+    by=["sale_id"],
+    rekey=True,
+    features={"events_1h": count(over="1h"), "refunded_1h": total("refunded", over="1h")},
+)
+item_trend = sales.view(
+    "item_trend",
+    by=["item"],
+    rekey=True,
+    features={"recent": ewm_mean("amount", half_life="3m")},
+)
+ACROSS = (of_item, of_sale, item_trend)
+VECTOR_ACROSS = (*VECTOR, *(name for view in ACROSS for name in view.feature_names))
+
 topology = Topology(
     name=NAME,
     on=Sale,
-    inputs=[fields("amount"), by_shop, by_item],
+    inputs=[
+        fields("amount"),
+        by_shop,
+        by_item,
+        *(ACROSS if os.environ.get("STREAM_INFER_TEST_REKEY") else ()),
+    ],
     graph=weighted_mean(dict.fromkeys(VECTOR, 1.0)),
     output=f"{NAME}.predictions",
     label=Label(of=Refund, key="sale_id", value="refunded", within=f"{HORIZON_S}s"),

@@ -73,6 +73,8 @@ class Judge:
     """Records that are dead letters, though the verifier finds them acceptable."""
     features: bool = True
     """Whether to fold features: for very long logs, only ends, ids and rows are compared."""
+    unsteady: tuple[str, ...] = ()
+    """What else a repeat may say differently, and a prediction than an undisturbed worker's."""
 
 
 AS_USUAL = Judge()
@@ -156,9 +158,10 @@ class Verifier:
 
     def _judge_predictions(self, figures: Figures) -> None:
         found: dict[str, list[Any]] = defaultdict(list)
+        unsteady = (*UNSTEADY, *self._rules.unsteady)
         for message in self._results["predictions"]:
             said = json.loads(message.value())
-            said = {name: value for name, value in said.items() if name not in UNSTEADY}
+            said = {name: value for name, value in said.items() if name not in unsteady}
             found[said["prediction_id"]].append(said)
         expected = {
             self._name(number, offset): part.features.get(offset)
@@ -232,7 +235,13 @@ class Verifier:
     def _judge_state(self, figures: Figures) -> None:
         mine, theirs = (
             {
-                key: plain(key, value, name, scored=not self._rules.failing)
+                key: plain(
+                    key,
+                    value,
+                    name,
+                    scored=not self._rules.failing,
+                    unsteady=self._rules.unsteady,
+                )
                 for key, value in stored_rows(self._redis, name).items()
             }
             for name in (self._topology, self._calm)
