@@ -40,7 +40,7 @@ lock: environment  ## Choose the newest allowed versions anew (requirements/*.lo
 	@.venv/bin/python tools/lock.py
 
 clean:  ## Remove the environment and everything made
-	rm -rf .venv .kafka .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .kafka .peers .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 environment:
 	@$(PYTHON) tools/install.py dev

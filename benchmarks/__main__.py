@@ -26,9 +26,11 @@ from benchmarks import (
     start,
     worker,
 )
-from benchmarks.figures import Figure, table, text_of
+from benchmarks.figures import Figure, notes, table, text_of
 from benchmarks.machine import commit, machine, versions
 from benchmarks.options import Options
+from benchmarks.peers.catalogue import BY_KEY
+from benchmarks.peers.measure import measure as measure_peers
 from benchmarks.place import Place
 from benchmarks.processes import BenchmarkError
 
@@ -45,6 +47,7 @@ PARTS: dict[str, Callable[[Place, Options], list[Figure]]] = {
     "start": start.measure,
     "scale": scale.measure,
     "exactly-once": exactly_once.measure,
+    "peers": measure_peers,
 }
 
 
@@ -76,6 +79,15 @@ def main() -> int:
     parser.add_argument("--stored-keys", type=int, metavar="N", help="rows stored for `start`")
     parser.add_argument("--read-seconds", type=float, metavar="S", help="time of each Feast read")
     parser.add_argument("--runs", type=int, metavar="N", help="repetitions for a median")
+    parser.add_argument(
+        "--peer",
+        nargs="+",
+        action="extend",
+        dest="peers",
+        choices=[*BY_KEY],
+        metavar="NAME",
+        help=f"of peers: {', '.join(BY_KEY)}",
+    )
     parser.add_argument(
         "--profile",
         type=Path,
@@ -128,7 +140,8 @@ def run(parts: list[str], options: Options, folder: Path, *, quiet: bool = False
                 "figures": msgspec.to_builtins(figures),
             }
             if not quiet:
-                print(f"\n{name} ({took_s:.0f} s)\n{text_of(table(figures))}", flush=True)
+                print(f"\n{name} ({took_s:.0f} s)\n{text_of(table(figures))}")
+                print(*notes(figures), sep="\n", flush=True)
     return report
 
 

@@ -9,21 +9,32 @@ Case = Mapping[str, str | int | float]
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured quantity in one case: the median of its runs, and each of them."""
+    """One measured quantity in one case: the median of its runs, and each of them.
+
+    `note` is what a reader must know beside it.
+    """
 
     name: str
     value: float
     unit: str
     case: dict[str, str | int | float] = {}
     runs: tuple[float, ...] = ()
+    note: str = ""
 
 
-def figure(name: str, runs: float | Sequence[float], unit: str, case: Case) -> Figure:
+def figure(
+    name: str, runs: float | Sequence[float], unit: str, case: Case, note: str = ""
+) -> Figure:
     """Return the median of `runs` as a figure."""
     values = (runs,) if isinstance(runs, int | float) else tuple(runs)
     rounded = tuple(_rounded(value) for value in values)
     return Figure(
-        name=name, value=_rounded(median(values)), unit=unit, case=dict(case), runs=rounded
+        name=name,
+        value=_rounded(median(values)),
+        unit=unit,
+        case=dict(case),
+        runs=rounded,
+        note=note,
     )
 
 
@@ -59,6 +70,15 @@ def text_of(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     )
+
+
+def notes(figures: Iterable[Figure]) -> list[str]:
+    """The notes, each with the case that it belongs to."""
+    return [
+        f"{', '.join(str(value) for value in item.case.values() if value != '')}: {item.note}"
+        for item in figures
+        if item.note
+    ]
 
 
 def shown(value: object) -> str:

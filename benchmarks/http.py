@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.backlog import Progress, numbers_of, produce
 from benchmarks.figures import Figure, over_runs
@@ -56,9 +57,15 @@ def _loads(name: str, server: Process, core: int, options: Options) -> Iterator[
 
 
 def load(
-    name: str, port: int, core: int, options: Options, rate: float = 0.0, pid: int | None = None
+    name: str,
+    port: int,
+    core: int,
+    options: Options,
+    rate: float = 0.0,
+    pid: int | None = None,
+    requests: Path | None = None,
 ) -> Run:
-    """Run a load from one core; return what came of it."""
+    """Run a load from one core; return what came of it. `requests` is a file of other requests."""
     command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.load"]
     how = {
         "--port": port,
@@ -67,6 +74,7 @@ def load(
         "--connections": CONNECTIONS,
         "--seconds": options.seconds,
         "--warm-up-s": options.warm_up_s,
+        **({"--requests": requests} if requests is not None else {}),
     }
     arguments = [str(part) for pair in how.items() for part in pair]
     before_s = cpu_s(pid)

@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -131,14 +132,18 @@ def main() -> int:
     """Make the load; print what came of it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--topology", required=True)
+    parser.add_argument("--topology", default="", help="whose predictions to ask for")
+    parser.add_argument("--requests", type=Path, help="other requests: a file, a JSON list")
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: closed loop")
     parser.add_argument("--connections", type=int, default=64, help="in a closed loop")
     parser.add_argument("--connections-max", type=int, default=3_000, help="in an open loop")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--warm-up-s", type=float, default=1.0)
     options = parser.parse_args()
-    requests = predict_requests(options.topology, range(ACCOUNTS), time.time_ns() // 1000)
+    if options.requests is not None:
+        requests = [text.encode() for text in json.loads(options.requests.read_text())]
+    else:
+        requests = predict_requests(options.topology, range(ACCOUNTS), time.time_ns() // 1000)
     load = Load(options.port, requests, options.connections_max)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -158,6 +163,8 @@ def main() -> int:
     accepted = [b - a for a, b, status in measured if status == 200]
     # A closed loop has always some under way: they wait no longer than the others.
     took_ms = np.array([*accepted, *(end_s - due_s for due_s in missing if options.rate)]) * 1e3
+    if not len(took_ms):
+        sys.exit("no request was answered with 200")
     print(
         json.dumps(
             {

@@ -32,5 +32,7 @@ class Options:
     """Keys whose rows are stored when `start` starts a worker."""
     read_seconds: float = 0.7
     """How long each reader of batch features is measured at each number of entities."""
+    peers: tuple[str, ...] = ()
+    """Which peers `peers` measures, by their folders; none named: all."""
     profile: Path | None = None
     """Where to write a worker's profile; by py-spy for .svg, .json and .txt, else by cProfile."""

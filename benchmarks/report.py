@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.figures import Figure, table
+from benchmarks.figures import Figure, notes, table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -47,10 +47,12 @@ def newest(folder: Path = RESULTS) -> Report | None:
 
 
 def markdown(figures: tuple[Figure, ...]) -> str:
-    """A table as Markdown: a row for each case."""
+    """A table as Markdown: a row for each case; below it the notes."""
     head, *rows = table(figures)
     rule = ["--:"] * len(head)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *rows))
+    lines = [f"| {' | '.join(cells)} |\n" for cells in (head, rule, *rows)]
+    remarks = [f"- {' '.join(note.split())}\n" for note in notes(figures)]
+    return "".join([*lines, *(["\n", *remarks] if remarks else [])])
 
 
 def filled(page: str, report: Report | None) -> str:
