@@ -4,6 +4,8 @@ import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 
+from confluent_kafka import KafkaException
+
 from benchmarks.figures import Figure, figure
 from benchmarks.options import Options
 from benchmarks.peers import requests, streams
@@ -11,6 +13,7 @@ from benchmarks.peers.catalogue import BY_KEY, PEERS, Mode, Peer
 from benchmarks.peers.environments import environment, versions
 from benchmarks.place import Place
 from benchmarks.processes import BenchmarkError
+from tests.servers.jars import MissingProgramError
 
 KEEPS_UP = 1.2
 """Latency at a rate is measured where the backlog went this much faster."""
@@ -101,5 +104,5 @@ def _reported(figures: list[Figure], case: Case) -> Iterator[None]:
     print(f"{case['peer']} {case['mode']} …", file=sys.stderr, flush=True)
     try:
         yield
-    except BenchmarkError as error:
+    except (BenchmarkError, MissingProgramError, KafkaException, OSError, ValueError) as error:
         figures.append(_noted("failed", 1, case, str(error)))

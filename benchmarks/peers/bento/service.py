@@ -13,7 +13,7 @@ class Prediction(BaseModel):
     scores: dict[str, float]
 
 
-@bentoml.service(workers=1, traffic={"timeout": 30})
+@bentoml.service(workers=1, traffic={"timeout": 30}, logging={"access": {"enabled": False}})
 class Scorer:
     """Scores payments, without streaming features."""
 
