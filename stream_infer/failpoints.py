@@ -15,6 +15,9 @@ POINTS = (
     "acquired",
     "folded",
     "submitted",
+    "in_transaction",
+    "transaction_ending",
+    "transaction_committed",
     "acknowledged",
     "state_unwritten",
     "state_written",
@@ -23,8 +26,11 @@ POINTS = (
     "revoking",
 )
 """In the order of a partition's life: taken over between two partitions; taken over; folded in
-memory; results handed to the producer; results acknowledged by Kafka; before rows are written;
-after it; before and after a commit; between two partitions that are given back."""
+memory; results handed to the producer; exactly once only: results sent in a transaction; before it
+is committed; after it; results acknowledged by Kafka; before rows are written; after it; at least
+once only: before and after a commit of offsets; between two partitions that are given back."""
+ONLY_AT_LEAST_ONCE = ("committing", "committed")
+ONLY_EXACTLY_ONCE = ("in_transaction", "transaction_ending", "transaction_committed")
 ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 

@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -60,6 +60,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long an event waits for another topic of its topology that has more to be fetched."""
     merge_idle_ms: Milliseconds = 0
     """How long an event waits for another topic of its topology that is at its end."""
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """How often readers of committed records may see a result; once: by Kafka's transactions."""
+    transaction_timeout_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 60.0
+    """Age at which Kafka aborts a transaction that nobody ended; at most what the broker allows."""
     fetch_max_wait_ms: Milliseconds = 500
     """How long the broker may hold a fetch for more bytes."""
     fetch_min_bytes: Annotated[int, Meta(ge=1, le=1 << 24)] = 1

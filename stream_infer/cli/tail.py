@@ -77,7 +77,9 @@ async def follow(
     if topic not in counts:
         raise DeclarationError(f"topic {topic!r}", "not found", name=topic, choices=counts)
     # Without a group: whoever looks on takes no partition from anybody.
-    consumer: Any = AIOKafkaConsumer(bootstrap_servers=broker, fetch_max_wait_ms=100)
+    consumer: Any = AIOKafkaConsumer(
+        bootstrap_servers=broker, fetch_max_wait_ms=100, isolation_level="read_committed"
+    )
     await consumer.start()
     try:
         partitions = [TopicPartition(topic, number) for number in range(counts[topic])]

@@ -14,12 +14,13 @@ from faust.tables import TableManager
 from yarl import URL
 
 from stream_infer.core.errors import DeclarationError, StreamInferError
-from stream_infer.stream.at_least_once import AtLeastOnce
+from stream_infer.stream.at_least_once import SharedProducer
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.delivering import Outlet
+from stream_infer.stream.exactly_once import TransactionalOutlet
 from stream_infer.stream.merging import AnyPickup, Merging
 from stream_infer.stream.ownership import Ownership
 from stream_infer.stream.processing import TP, Processor
-from stream_infer.stream.producer import ResultProducer
 from stream_infer.stream.retry import persist
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.topics import TopicSpec, create_topics, message_bytes_max
@@ -82,7 +83,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._on_close = on_close
         self._merging = merging
         self._ownership: Ownership | None = None
-        self._results: ResultProducer | None = None
+        self._outlet: Outlet | None = None
         self._stop_connecting = asyncio.Event()
         self._draining = asyncio.Lock()
         self._lag_measured_s = 0.0
@@ -130,18 +131,30 @@ class StreamApp(faust.App):  # type: ignore[misc]
             except StreamInferError as error:
                 refusal.append(error)
 
+        async def connect_outlet() -> None:
+            try:
+                self._outlet = await self._make_outlet()
+                await self._outlet.start()
+            except StreamInferError as error:
+                refusal.append(error)
+
         for what, step in (
             (f"Kafka at {broker} is not reachable", prepare_topics),
             ("preparing the topology", make_processor),
+            (f"producing to Kafka at {broker}", connect_outlet),
         ):
             await self._persist(what, step)
             if refusal:
                 raise refusal[0]
-        self._results = ResultProducer(settings, self.counters, client_id=f"{self.conf.id}-results")
+
+    async def _make_outlet(self) -> Outlet:
+        settings, counters, group = self.stream_settings, self.counters, self.conf.id
         # A source topic may be written too: that of events sent on by another key.
-        names = [spec.name for spec in (*self.source_topics, *self.other_topics)]
-        self._results.limit(await message_bytes_max(settings.bootstrap, names))
-        await self._results.start()
+        topics = [spec.name for spec in (*self.source_topics, *self.other_topics)]
+        limits = await message_bytes_max(settings.bootstrap, topics)
+        if settings.delivery == "at_least_once":
+            return SharedProducer(f"{group}-results", limits, settings, counters)
+        return TransactionalOutlet(group, topics, limits, self._merging, settings, counters)
 
     async def _persist(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
         await persist(
@@ -159,8 +172,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
         if self._consumer is not None:
             self._consumer.close_unstarted()
         await self.drain()
-        if self._results is not None:
-            await self._results.stop()
+        if self._outlet is not None:
+            await self._outlet.stop()
         if self._on_close is not None:
             await self._on_close()
 
@@ -192,7 +205,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
     def begin(self, partitions: Sequence[TP]) -> None:
         """Start to own partitions, at the end of a rebalance."""
         assert self.processor is not None
-        assert self._results is not None
+        assert self._outlet is not None
         if self._ownership is not None:
             log.warning("partitions were assigned before the earlier ones were given back")
             self.add_future(self._begin_anew(partitions))
@@ -202,13 +215,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._ownership = Ownership(
             partitions,
             processor=self.processor,
-            delivering=AtLeastOnce(
-                self._results,
-                group=consumer,
-                replace=self.processor.refused,
-                settings=self.stream_settings,
-                counters=self.counters,
-            ),
+            delivering=self._outlet.delivering(consumer, self.processor.refused),
             group=consumer,
             settings=self.stream_settings,
             counters=self.counters,

@@ -6,7 +6,7 @@ from functools import partial
 
 from stream_infer.stream.commits import Committer
 from stream_infer.stream.counters import StreamCounters
-from stream_infer.stream.delivering import Replace, Room, Settle
+from stream_infer.stream.delivering import Delivering, Replace, Room, Settle
 from stream_infer.stream.group import Group
 from stream_infer.stream.parcels import Delivery
 from stream_infer.stream.processing import TP, Outcome, OutgoingRecord
@@ -72,3 +72,37 @@ class AtLeastOnce:
     async def flush(self) -> None:
         """Commit what was noted."""
         await self._committer.flush()
+
+
+class SharedProducer:
+    """The one producer of a worker's results; `limits` are what topics accept, in bytes."""
+
+    def __init__(
+        self,
+        client_id: str,
+        limits: Mapping[str, int],
+        settings: StreamSettings,
+        counters: StreamCounters,
+    ) -> None:
+        self._producer = ResultProducer(settings, counters, client_id=client_id)
+        self._producer.limit(limits)
+        self._settings = settings
+        self._counters = counters
+
+    async def start(self) -> None:
+        """Connect, trying again while Kafka is away."""
+        await self._producer.start()
+
+    def delivering(self, group: Group, replace: Replace) -> Delivering:
+        """Return what delivers for a new assignment."""
+        return AtLeastOnce(
+            self._producer,
+            group=group,
+            replace=replace,
+            settings=self._settings,
+            counters=self._counters,
+        )
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._producer.stop()

@@ -83,6 +83,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             # By range, so that partition n of all topics of a topology has one owner.
             partition_assignment_strategy=[RangePartitionAssignor],
             enable_auto_commit=False,
+            isolation_level=(
+                "read_committed" if settings.delivery == "exactly_once" else "read_uncommitted"
+            ),
             auto_offset_reset=settings.offset_reset,
             max_poll_records=settings.batch_records_max,
             max_poll_interval_ms=int(settings.poll_interval_max_s * 1000),

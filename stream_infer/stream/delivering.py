@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
+from stream_infer.stream.group import Group
 from stream_infer.stream.processing import TP, Outcome, OutgoingRecord, RecordTooLarge
 
 Settle = Callable[[], Awaitable[None]]
@@ -81,4 +82,20 @@ class Delivering(Protocol):
 
     async def flush(self) -> None:
         """Commit, for the last time, what is not committed yet."""
+        ...
+
+
+class Outlet(Protocol):
+    """What delivers for one assignment after another."""
+
+    async def start(self) -> None:
+        """Connect. Raises an error of the project's own where the broker cannot do what it must."""
+        ...
+
+    def delivering(self, group: Group, replace: Replace) -> Delivering:
+        """Return what delivers for a new assignment."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect."""
         ...

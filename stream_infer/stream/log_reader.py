@@ -34,7 +34,10 @@ class LogReader:
         self._broker = broker
         # What retention removes while it is read is skipped.
         self._consumer: Any = AIOKafkaConsumer(
-            bootstrap_servers=broker, fetch_max_wait_ms=100, auto_offset_reset="earliest"
+            bootstrap_servers=broker,
+            fetch_max_wait_ms=100,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
         )
 
     async def __aenter__(self) -> Self:

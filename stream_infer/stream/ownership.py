@@ -214,12 +214,20 @@ class Ownership:
 
         A partition that was lost and taken over between two attempts is read from another offset.
         """
-        ours = {
-            tp: rows
-            for tp, rows in batch.items()
-            if all(self._watermarks.get(one) is marks[one] for one in self._together([tp]))
-        }
-        return await self._processor.process(ours)
+
+        def is_ours(tp: TP) -> bool:
+            return all(self._watermarks.get(one) is marks[one] for one in self._together([tp]))
+
+        outcome = await self._processor.process(
+            {t: rows for t, rows in batch.items() if is_ours(t)}
+        )
+        stale = self._together(tp for tp in batch if not is_ours(tp))
+        if not stale:
+            return outcome
+        return Outcome(
+            {tp: found for tp, found in outcome.results.items() if tp not in stale},
+            {tp: end for tp, end in outcome.positions.items() if tp not in stale},
+        )
 
     async def _settle(self) -> None:
         """Await acknowledgements in order; store and commit up to the watermarks."""

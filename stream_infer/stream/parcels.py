@@ -2,12 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import (
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 
+from stream_infer.stream.partitioning import Partitioner, record_bytes
 from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
+
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class Parcel:
@@ -47,6 +54,61 @@ class Delivery:
     def __init__(self, parcels: list[Parcel], refused: list[RecordTooLarge]) -> None:
         self.parcels = parcels
         self.refused = refused
+
+
+class Packer:
+    """Puts records together by where they go, leaving out those too large for their topic.
+
+    `bytes_max` holds for topics that `limits` does not name.
+    """
+
+    def __init__(self, bytes_max: int, limits: Mapping[str, int] | None = None) -> None:
+        self._bytes_max = bytes_max
+        self._limits = dict(limits or {})
+        self._partitioner = Partitioner()
+
+    def limit(self, topics: Mapping[str, int]) -> None:
+        """Say what topics accept, in bytes (their `max.message.bytes`)."""
+        self._limits.update(topics)
+
+    def pack(
+        self, records: Iterable[OutgoingRecord], partitions: Mapping[str, Sequence[int]]
+    ) -> Delivery:
+        """Return the records as parcels; `partitions` are those of each topic, in order."""
+        groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
+        refused: list[RecordTooLarge] = []
+        choose = self._partitioner.partition
+        for record in records:
+            topic = record.topic
+            limit = self._limits.get(topic, self._bytes_max)
+            if (size := record_bytes(record)) > limit:
+                refused.append(RecordTooLarge(record, size, limit))
+                continue
+            partition = record.partition
+            if partition is None:
+                partition = choose(record.key, partitions[topic])
+            group = groups.get((topic, partition))
+            if group is None:
+                groups[topic, partition] = [record]
+            else:
+                group.append(record)
+        return Delivery([Parcel(*tp, group) for tp, group in groups.items()], refused)
+
+    def cut(self, delivery: Delivery) -> None:
+        """Halve the parcels that Kafka found too large; refuse those of a single record."""
+        parcels: list[Parcel] = []
+        for parcel in delivery.parcels:
+            if not isinstance(parcel.error, TOO_LARGE):
+                parcels.append(parcel)
+            elif len(parcel.records) > 1:
+                half = len(parcel.records) // 2
+                for part in (parcel.records[:half], parcel.records[half:]):
+                    parcels.append(Parcel(parcel.topic, parcel.partition, part))
+            else:
+                record = parcel.records[0]
+                limit = self._limits.get(record.topic, self._bytes_max)
+                delivery.refused.append(RecordTooLarge(record, record_bytes(record), limit))
+        delivery.parcels = parcels
 
 
 def retrieve(future: asyncio.Future[Any]) -> None:

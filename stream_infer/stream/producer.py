@@ -7,15 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-)
+from aiokafka.errors import KafkaTimeoutError
 
 from stream_infer.stream.counters import StreamCounters
-from stream_infer.stream.parcels import Delivery, Parcel, batches, retrieve
-from stream_infer.stream.partitioning import Partitioner, record_bytes
+from stream_infer.stream.parcels import TOO_LARGE, Delivery, Packer, Parcel, batches, retrieve
 from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
 from stream_infer.stream.retry import GaveUp, persist
 from stream_infer.stream.settings import StreamSettings
@@ -37,17 +32,16 @@ class ResultProducer:
     ) -> None:
         self._settings = settings
         self._counters = counters
-        self._limits: dict[str, int] = {}
+        self._packer = Packer(settings.message_bytes_max)
         self._client_id = client_id
         self._producer: Any = None
-        self._partitioner = Partitioner()
         self._outstanding: list[Delivery] = []
         self._order = asyncio.Lock()
         self._stopping = asyncio.Event()
 
     def limit(self, topics: Mapping[str, int]) -> None:
         """Say what topics accept, in bytes (their `max.message.bytes`)."""
-        self._limits.update(topics)
+        self._packer.limit(topics)
 
     async def start(self) -> None:
         """Connect, trying again while Kafka is away; raises GaveUp once stopped."""
@@ -65,7 +59,7 @@ class ResultProducer:
         """Close, waiting a little for what is under way."""
         self._stopping.set()
         producer, self._producer = self._producer, None
-        await _close(producer)
+        await close_producer(producer)
 
     async def submit(self, records: Iterable[OutgoingRecord]) -> Delivery:
         """Queue records in their order; returns before they are acknowledged.
@@ -104,7 +98,7 @@ class ResultProducer:
         self._outstanding.clear()
         if unsent:
             producer, self._producer = self._producer, None
-            await _close(producer, timeout_s=0.1)
+            await close_producer(producer, timeout_s=0.1)
 
     async def _connect(self) -> Any:
         settings = self._settings
@@ -121,7 +115,7 @@ class ResultProducer:
         try:
             await producer.start()
         except BaseException:
-            await _close(producer, timeout_s=0.1)
+            await close_producer(producer, timeout_s=0.1)
             raise
         return producer
 
@@ -133,30 +127,10 @@ class ResultProducer:
         return self._producer
 
     async def _parcels(self, records: Iterable[OutgoingRecord]) -> Delivery:
-        """Group records by partition, leaving out those too large for their topic."""
-        topics: dict[str, tuple[list[int], int]] = {}
-        groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
-        refused: list[RecordTooLarge] = []
-        choose = self._partitioner.partition
-        for record in records:
-            topic = record.topic
-            known = topics.get(topic)
-            if known is None:
-                limit = self._limits.get(topic, self._settings.message_bytes_max)
-                known = topics[topic] = await self._partitions(topic), limit
-            partitions, limit = known
-            if (size := record_bytes(record)) > limit:
-                refused.append(RecordTooLarge(record, size, limit))
-                continue
-            partition = record.partition
-            if partition is None:
-                partition = choose(record.key, partitions)
-            group = groups.get((topic, partition))
-            if group is None:
-                groups[topic, partition] = [record]
-            else:
-                group.append(record)
-        return Delivery([Parcel(*tp, group) for tp, group in groups.items()], refused)
+        records = list(records)
+        topics = dict.fromkeys(record.topic for record in records)
+        partitions = {topic: await self._partitions(topic) for topic in topics}
+        return self._packer.pack(records, partitions)
 
     async def _partitions(self, topic: str) -> list[int]:
         async def known() -> list[int]:
@@ -206,26 +180,13 @@ class ResultProducer:
 
     async def _repair(self, delivery: Delivery, failed: Sequence[Parcel]) -> None:
         """Cut or refuse what is too large, then send again all that is not acknowledged."""
-        too_large = (MessageSizeTooLargeError, RecordListTooLargeError)
-        parcels: list[Parcel] = []
-        for parcel in delivery.parcels:
-            if parcel not in failed or not isinstance(parcel.error, too_large):
-                parcels.append(parcel)
-            elif len(parcel.records) > 1:
-                half = len(parcel.records) // 2
-                for part in (parcel.records[:half], parcel.records[half:]):
-                    parcels.append(Parcel(parcel.topic, parcel.partition, part))
-            else:
-                record = parcel.records[0]
-                limit = self._limits.get(record.topic, self._settings.message_bytes_max)
-                delivery.refused.append(RecordTooLarge(record, record_bytes(record), limit))
-        errors = {repr(p.error) for p in failed if not isinstance(p.error, too_large)}
-        delivery.parcels = parcels
+        errors = {repr(p.error) for p in failed if not isinstance(p.error, TOO_LARGE)}
+        self._packer.cut(delivery)
 
         async def again() -> None:
             async with self._order:
                 producer, self._producer = self._producer, None
-                await _close(producer)
+                await close_producer(producer)
                 for outstanding in self._outstanding:
                     await self._send(outstanding)
 
@@ -236,7 +197,7 @@ class ResultProducer:
         await again()
 
 
-async def _close(producer: Any, timeout_s: float = STOP_TIMEOUT_S) -> None:
+async def close_producer(producer: Any, timeout_s: float = STOP_TIMEOUT_S) -> None:
     """Close a producer; what it could not send within the timeout is given up."""
     if producer is None:
         return

@@ -82,6 +82,8 @@ def stream_settings(settings: Settings, topology: Topology) -> StreamSettings:
         session_timeout_s=settings.session_timeout_s,
         heartbeat_interval_s=settings.heartbeat_interval_s,
         request_timeout_s=max(settings.request_timeout_s, settings.session_timeout_s),
+        delivery=settings.delivery,
+        transaction_timeout_s=settings.transaction_timeout_s,
         fetch_max_wait_ms=max(settings.fetch_max_wait_ms, 1),
         fetch_min_bytes=settings.fetch_min_bytes,
         message_bytes_max=settings.result_bytes_max,

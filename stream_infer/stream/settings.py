@@ -31,6 +31,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "poll_interval_max_s": (1.0, 86_400.0),
     "rebalance_timeout_s": (1.0, 3_600.0),
     "request_timeout_s": (1.0, 1_800.0),
+    "transaction_timeout_s": (1.0, 86_400.0),
     "result_batch_bytes_max": (1_024, 1 << 26),
     "message_bytes_max": (1_024, 1 << 30),
 }
@@ -83,6 +84,9 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval_max_s: float = 300.0
     rebalance_timeout_s: float = 30.0
     request_timeout_s: float = 30.0
+
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    transaction_timeout_s: float = 60.0
 
     result_batch_bytes_max: int = 900_000
     message_bytes_max: int = 1_048_576

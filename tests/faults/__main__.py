@@ -10,8 +10,17 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from stream_infer.failpoints import POINTS
-from tests.faults import clocks, letters, models_failing, redis_faults, rekeyed, servers, workers
+from stream_infer.failpoints import ONLY_EXACTLY_ONCE, POINTS
+from tests.faults import (
+    clocks,
+    exactly_once,
+    letters,
+    models_failing,
+    redis_faults,
+    rekeyed,
+    servers,
+    workers,
+)
 from tests.faults.bench import Bench
 from tests.faults.harness import Run
 from tests.faults.verifier import Figures
@@ -21,7 +30,11 @@ Scenario = Callable[[Run], Figures]
 SCENARIOS: dict[str, Scenario] = {
     "kill": workers.kill,
     "takeover": workers.takeover,
-    **{f"kill-{p.replace('_', '-')}": partial(workers.failpoint, point=p) for p in POINTS},
+    **{
+        f"kill-{p.replace('_', '-')}": partial(workers.failpoint, point=p)
+        for p in POINTS
+        if p not in ONLY_EXACTLY_ONCE
+    },
     "zombie": workers.zombie,
     **{
         f"zombie-{p.replace('_', '-')}": partial(workers.frozen_at, point=p)
@@ -57,8 +70,9 @@ SCENARIOS: dict[str, Scenario] = {
     "message-too-large": letters.message_too_large,
     "poison-replayed": letters.poison_replayed,
     "clock-set-back": clocks.clock_set_back,
+    **exactly_once.scenarios(),
 }
-SEEDED = {"kill"}
+SEEDED = {"kill", "exactly-once-kill"}
 """Scenarios that `--seeds` repeats; each other one runs once unless it is named."""
 
 

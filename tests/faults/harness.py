@@ -89,6 +89,8 @@ class Run:
         self.broker = bench.kafka.bootstrap
         self.faults: list[Fault] = []
         self.workers: list[Worker] = []
+        self.settings: dict[str, object] = {}
+        """Settings of all its workers, over those of `QUICK`."""
         self.finish_max_s = FINISH_MAX_S
         self._generator: Guarded | None = None
         self._made = 0
@@ -130,6 +132,7 @@ class Run:
             "broker": self.broker,
             "redis": self.redis_url,
             "models_dir": self.bench.models,
+            **self.settings,
             **settings,
         }
         environment = {

@@ -23,7 +23,10 @@ from tests.servers.redis import Redis
 
 @pytest.mark.kafka
 @pytest.mark.redis
-@pytest.mark.parametrize("scenario", ["kill", "zombie-state-written", "rekey-kill"])
+@pytest.mark.parametrize(
+    "scenario",
+    ["kill", "zombie-state-written", "rekey-kill", "exactly-once-transaction-ending"],
+)
 def test_nothing_is_lost_and_nothing_counts_twice(
     kafka_server: Kafka, redis_server: Redis, tmp_path: Path, scenario: str
 ) -> None:

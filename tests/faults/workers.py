@@ -15,7 +15,7 @@ def kill(run: Run) -> Figures:
     run.generate(9_000, RATE)
     for _ in range(3):
         run.until_reading(worker)
-        run.until_sent(run.sent() + run.random.randrange(1, 900))
+        run.until_sent(min(run.sent() + run.random.randrange(1, 900), 9_000))
         with run.fault():
             worker.process.kill()
             worker = run.worker(group_instance=run.name)
