@@ -129,7 +129,7 @@ def sigterm(run: Run) -> Figures:
     run.generate(8_000, RATE)
     for _ in range(2):
         run.until_reading(worker)
-        run.until_sent(run.sent() + run.random.randrange(200, 1_500))
+        run.until_sent(min(run.sent() + run.random.randrange(200, 1_500), 8_000))
         with run.fault():
             if (code := worker.stop()) != 0:
                 run.figures.failures.append(f"it ended with {code}: {worker.log}")
