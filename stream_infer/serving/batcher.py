@@ -1,6 +1,7 @@
 """Batches of what waits: nothing is held back; what comes while all slots are busy shares one."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -16,8 +17,9 @@ class Batcher(Generic[T, R]):
 
     `work` returns a result, or an exception, for each item; what it raises goes to all of them.
     `size` says how much an item counts: a batch takes items up to `batch_max` (one always fits),
-    and `submit` raises OverloadedError when more than `waiting_max` would wait, and TimeoutError
-    when there is no result after `timeout_s` (None: any), waiting included.
+    and `submit` raises OverloadedError when more than `waiting_max` would wait or one waits longer
+    than `wait_max_s` (None: any), and TimeoutError when there is no result after `timeout_s` (None:
+    any), waiting included.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Batcher(Generic[T, R]):
         slots: int,
         batch_max: int,
         waiting_max: int,
+        wait_max_s: float | None = None,
         timeout_s: float | None = None,
     ) -> None:
         self._work = work
@@ -35,20 +38,25 @@ class Batcher(Generic[T, R]):
         self._slots = slots
         self._batch_max = batch_max
         self._waiting_max = waiting_max
+        self._wait_max_s = math.inf if wait_max_s is None else wait_max_s
         self._timeout_s = timeout_s
-        self._waiting: deque[tuple[T, int, asyncio.Future[R]]] = deque()
+        self._waiting: deque[tuple[T, int, asyncio.Future[R], float]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self.waiting_size = 0
 
     async def submit(self, item: T) -> R:
         """Return the result of one item."""
         size = self._size(item)
-        if self._waiting and self.waiting_size + size > self._waiting_max:
+        loop = asyncio.get_running_loop()
+        if self._waiting and (
+            self.waiting_size + size > self._waiting_max
+            or loop.time() - self._waiting[0][3] > self._wait_max_s
+        ):
             raise OverloadedError(
                 "too many events wait to be scored", "server", "try again after Retry-After"
             )
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, size, future))
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((item, size, future, loop.time()))
         self.waiting_size += size
         if len(self._running) < self._slots:
             task = asyncio.create_task(self._run())
@@ -79,7 +87,7 @@ class Batcher(Generic[T, R]):
         futures: list[asyncio.Future[R]] = []
         taken = 0
         while self._waiting:
-            item, size, future = self._waiting[0]
+            item, size, future, _ = self._waiting[0]
             if items and taken + size > self._batch_max:
                 break
             self._waiting.popleft()

@@ -234,6 +234,7 @@ def _served(runtime: Runtime, redis: Redis, settings: Settings, metrics: HttpMet
         slots=SCORING_SLOTS,
         batch_max=BATCH_EVENTS_MAX,
         waiting_max=WAITING_EVENTS_MAX,
+        wait_max_s=settings.http_wait_max_ms / 1e3,
         timeout_s=settings.request_timeout_s,
     )
     store = StateStore(redis, runtime.topology.name, "", settings.partitions)

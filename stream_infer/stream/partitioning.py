@@ -8,7 +8,8 @@ from stream_infer.stream.processing import OutgoingRecord
 
 BATCH_OVERHEAD_BYTES = 61 + 32
 """Header of a record batch, and the most that a lone record needs besides its fields."""
-KEYS_CACHED_MAX = 1_000_000
+KEYS_CACHED_MAX = 65_536
+"""Keys of a stream may all differ: remembering them must not cost much."""
 
 
 class Partitioner:

@@ -118,3 +118,26 @@ async def test_a_caller_waits_no_longer_than_the_time_limit_queue_included() -> 
     assert tested.waiting_size == 1
     assert await tested.submit(3) == 30
     assert work.batches == [[1], [3]]
+
+
+async def test_nobody_joins_a_queue_that_does_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work()
+    tested: Batcher[int, int] = Batcher(
+        work, lambda _: 1, slots=1, batch_max=1, waiting_max=9, wait_max_s=0.1
+    )
+    loop = asyncio.get_running_loop()
+    now_s = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    first = asyncio.create_task(tested.submit(1))
+    await work.started.acquire()
+    second = asyncio.create_task(tested.submit(2))
+    await asyncio.sleep(0)
+    now_s += 0.05
+    third = asyncio.create_task(tested.submit(3))
+    await asyncio.sleep(0)
+    now_s += 0.06
+    with pytest.raises(OverloadedError, match="too many events wait"):
+        await tested.submit(4)
+    for _ in range(3):
+        work.go.release()
+    assert await asyncio.gather(first, second, third) == [10, 20, 30]
