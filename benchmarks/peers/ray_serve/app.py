@@ -36,7 +36,6 @@ class Scorer:
 def main() -> None:
     """Serve until told to stop."""
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     # The paths of its sockets must be short.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         ray.init(
@@ -47,6 +46,8 @@ def main() -> None:
         )
         serve.start(http_options={"host": "127.0.0.1", "port": int(setting("PORT"))})
         serve.run(Scorer.bind(), route_prefix="/score")
+        # Only now: Ray has a handler of its own, which would leave its files behind.
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
         print("serving", flush=True)
         ended.wait()
         serve.shutdown()
