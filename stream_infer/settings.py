@@ -86,6 +86,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     watchdog_timeout_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
     """How long a worker's event loop may stand still before its process ends; 0: for ever."""
 
+    while_state_away: Literal["pause", "degrade"] = "pause"
+    """What a worker does while Redis is away: `pause`, or `degrade`: predict without state, flagged
+    as such, and fold the events when Redis is back."""
+    state_away_after_s: Seconds = 1.0
+    """How long Redis may not answer before `while_state_away = "degrade"` takes it for away."""
     state_rows_max: Count = 1_000_000
     """Rows kept in memory for one view of one partition; the least recently used leave first."""
     catch_up_max_s: Annotated[float, Meta(ge=0.0, le=31_536_000.0)] = 604_800.0

@@ -22,7 +22,13 @@ from stream_infer.core.rekeyed import read_rekeyed
 from stream_infer.core.shard import Shard
 from stream_infer.core.state import IDS, LABELS, PartitionState
 from stream_infer.core.topology import Topology
-from stream_infer.core.vectors import BatchColumns, RekeyedValues, Vectors, assemble
+from stream_infer.core.vectors import (
+    STATE_UNAVAILABLE,
+    BatchColumns,
+    RekeyedValues,
+    Vectors,
+    assemble,
+)
 
 NO_SHARDS: Mapping[str, Shard] = MappingProxyType({})
 
@@ -149,13 +155,47 @@ class Engine:
             duplicates=batch.positions[on_time & ~first],
         )
 
+    def score_without_state(
+        self, state: PartitionState, batch: Batch, batch_columns: BatchColumns | None
+    ) -> Folded:
+        """Return the vectors of a batch whose rows cannot be read: nothing is folded but the clock.
+
+        Each view's features are missing, for one reason that all of these vectors have. Duplicates
+        are not recognised, and no label is joined.
+        """
+        on_time = self._on_time(state, batch)
+        kept = batch.take(on_time)
+        on = self.scored_mask(kept)
+        scored = kept.take(on)
+        fresh = state.emits(kept.offsets, kept.sources)
+        unknown = {
+            view.name: np.full((len(scored), len(view.plan.features)), np.nan)
+            for view in self.topology.views
+        }
+        if batch_columns is not None:
+            batch_columns = batch_columns.take(on_time[self.scored_mask(batch)])
+        answers = read_rekeyed(self.topology, NO_SHARDS, scored)
+        vectors = assemble(self.topology, self.layout, scored, unknown, batch_columns, answers)
+        return Folded(
+            kept=kept,
+            scored=scored,
+            scored_at=np.flatnonzero(on),
+            label_rows=np.full(len(kept), -1),
+            vectors=vectors.lacking(STATE_UNAVAILABLE),
+            rekeyed=answers,
+            fresh=fresh,
+            emitted=fresh[on],
+            late=batch.positions[~on_time],
+            duplicates=batch.positions[:0],
+        )
+
     def join_labels(
         self, state: PartitionState, folded: Folded, scores: npt.NDArray[np.float64]
     ) -> list[Joined]:
         """Join labels and predictions of a folded batch in the log's order.
 
         `scores` float64[m] are the scored events' combined scores. Pairs completed by events below
-        `emit_from` were published before and are left out.
+        `pairs_from` were published before and are left out.
         """
         label = self.topology.label
         if label is None:
@@ -165,7 +205,7 @@ class Engine:
         score_of[folded.scored_at] = scores
         values = kept.column(label.value)
         label_kind = self.topology.event_types.index(label.of)
-        fresh = folded.fresh.tolist()
+        fresh = state.emits_pairs(kept.offsets, kept.sources).tolist()
         pairs: list[Joined] = []
         touched: list[int] = []
         events = zip(folded.label_rows.tolist(), kept.kinds.tolist(), strict=True)

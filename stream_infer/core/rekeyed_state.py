@@ -80,8 +80,9 @@ def new_rekeyed_state(
     shards = {view.name: Shard(view.plan.row_dtype, ROWS_MAX) for view in topology.rekeyed}
     ttl_ms = {view.name: (view.plan.horizon_us + catch_up_us) // 1000 for view in topology.rekeyed}
     shards[MARKS], ttl_ms[MARKS] = Shard(MARK_ROW, ROWS_MAX), MARK_TTL_MS
+    start = emit_from or (0,)
     return PartitionState(
-        partition, position or (0,), emit_from or (0,), stream_times_us or (0,), shards, ttl_ms
+        partition, position or (0,), start, start, stream_times_us or (0,), shards, ttl_ms
     )
 
 

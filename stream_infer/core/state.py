@@ -47,13 +47,15 @@ class PartitionState:
 
     `position` has the first offset of each stream that is not folded yet; records below
     `emit_from` are folded without being emitted, since their results were acknowledged before a
-    restart; `stream_times_us` are the newest event times seen. `results` holds the latest result by
-    key since the last snapshot.
+    restart. Pairs of a prediction and its label are left out below `pairs_from`, which is lower
+    where events were predicted before they could be folded. `stream_times_us` are the newest event
+    times seen. `results` holds the latest result by key since the last snapshot.
     """
 
     partition: int
     position: Position
     emit_from: Position
+    pairs_from: Position
     stream_times_us: Position
     shards: dict[str, Shard]
     ttl_ms: Mapping[str, int]
@@ -64,9 +66,11 @@ class PartitionState:
 
         `offsets` int64[n] are those of streams `sources` int8[n] (None: there is but one stream).
         """
-        if sources is None:
-            return offsets >= self.emit_from[0]
-        return offsets >= np.array(self.emit_from)[sources]
+        return _from(self.emit_from, offsets, sources)
+
+    def emits_pairs(self, offsets: Ints, sources: npt.NDArray[np.int8] | None) -> Bools:
+        """Return bool[n]: which records' pairs were not published before (see `emits`)."""
+        return _from(self.pairs_from, offsets, sources)
 
     def snapshot(self) -> Snapshot:
         """Take the rows changed since the last call; the caller must store them."""
@@ -79,12 +83,19 @@ class PartitionState:
         return Snapshot(self.position, self.stream_times_us, rows)
 
 
+def _from(start: Position, offsets: Ints, sources: npt.NDArray[np.int8] | None) -> Bools:
+    if sources is None:
+        return offsets >= start[0]
+    return offsets >= np.array(start)[sources]
+
+
 def new_state(
     topology: Topology,
     partition: int,
     *,
     position: Position | None = None,
     emit_from: Position | None = None,
+    pairs_from: Position | None = None,
     stream_times_us: Position | None = None,
     catch_up_us: int = 0,
 ) -> PartitionState:
@@ -109,6 +120,7 @@ def new_state(
         partition,
         position or nowhere,
         emit_from or nowhere,
+        pairs_from or emit_from or nowhere,
         stream_times_us or nowhere,
         shards,
         ttl_ms,

@@ -14,6 +14,8 @@ from stream_infer.core.stream import View
 from stream_infer.core.topology import Topology
 
 NO_AGE_US = -1
+STATE_UNAVAILABLE = "state_unavailable"
+"""Why all streaming features are missing where the stored rows could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,12 @@ class Vectors:
     reasons: Bools
     reason_names: tuple[str, ...]
     age_us: Ints
+
+    def lacking(self, reason: str) -> "Vectors":
+        """Return the same vectors with one more reason, which holds for all of them."""
+        everywhere = np.ones((len(self.reasons), 1), bool)
+        reasons = np.concatenate([everywhere, self.reasons], axis=1)
+        return Vectors(self.values, reasons, (reason, *self.reason_names), self.age_us)
 
     @property
     def model_input(self) -> npt.NDArray[np.float32]:

@@ -57,6 +57,10 @@ class TopologyCounters:
     model_failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Micro-batches in which a model failed, by model and by `timeout`, `error` or `nan`."""
     feature_age_s: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS_S))
+    without_state: int = 0
+    """Published predictions that were made without state, while Redis was away."""
+    state_away: bool = False
+    """Whether the worker predicts without state now."""
     state_discards: int = 0
     """Partitions folded anew because Redis may have evicted their rows."""
     rekeyed: RekeyedCounts = field(default_factory=RekeyedCounts)

@@ -115,14 +115,18 @@ class StreamInferCollector(Collector):
         ends = _counter("events", "events by how they ended", "end")
         degraded = _counter("degraded_predictions", "predictions lacking an input", "reason")
         discards = _counter("state_discards", "partitions folded anew after evictions")
+        blind = _counter("predictions_without_state", "predictions made while Redis was away")
+        away = _gauge("state_away", "1 while the worker predicts without state")
         for topology, counters in self.topologies.items():
+            blind.add_metric([topology], counters.without_state)
+            away.add_metric([topology], float(counters.state_away))
             consumed.add_metric([topology], counters.ends.consumed)
             for end, attribute in ENDS.items():
                 ends.add_metric([topology, end], getattr(counters.ends, attribute))
             discards.add_metric([topology], counters.state_discards)
             for reason, n in list(counters.degraded.items()):
                 degraded.add_metric([topology, reason], n)
-        yield from (consumed, ends, degraded, discards)
+        yield from (consumed, ends, degraded, discards, blind, away)
 
     def _model_failures(self) -> Metric:
         family = _counter("model_failures", "batches in which a model failed", "model", "reason")

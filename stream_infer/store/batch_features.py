@@ -124,8 +124,10 @@ class BatchFeatureReader:
             wanted.append(group.want(keys, absent, commands) if absent.any() else None)
         return FeatureRequest(commands, asked_at, features, wanted)
 
-    def absorb(self, request: FeatureRequest, replies: Sequence[Reply]) -> BatchFeatures:
-        """Complete a request, once, with the replies to its commands.
+    def absorb(
+        self, request: FeatureRequest, replies: Sequence[Reply], *, keep: bool = True
+    ) -> BatchFeatures:
+        """Complete a request, once, with the replies to its commands; `keep` them in the cache.
 
         Raises ValueError where there are more or fewer replies than commands.
         """
@@ -140,11 +142,16 @@ class BatchFeatureReader:
             begin += len(wanted.keys)
             values[wanted.events, group.columns] = rows.values[wanted.entity_of]
             timestamps_us[wanted.events, group.views] = rows.timestamps_us[wanted.entity_of]
-            if self.cache_max_age_s > 0:
+            if keep and self.cache_max_age_s > 0:
                 cache.put(wanted.keys, rows.values, rows.timestamps_us, request.asked_at)
         if self._in_order:
             return request._features
         return BatchFeatures(values[:, self._column_order], timestamps_us[:, self._view_order])
+
+    def cached(self, columns: Mapping[str, Column]) -> BatchFeatures:
+        """Return what the cache has, of the age that is allowed; the rest is missing."""
+        request = self.request(columns)
+        return self.absorb(request, [(None,) * (len(c) - 2) for c in request.commands], keep=False)
 
     async def read(self, redis: Any, columns: Mapping[str, Column]) -> BatchFeatures:
         """Request, send in one pipeline on `redis` (a redis.asyncio client), and absorb."""

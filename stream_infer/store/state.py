@@ -92,6 +92,13 @@ class StateStore:
                 partition, await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(meta))
             )
 
+    async def answers(self) -> None:
+        """Ask for every partition's header; raises where one of them cannot be read."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition in range(self._partitions):
+            pipeline.execute_command(*self.header_command(partition))
+        await pipeline.execute()
+
     async def acquire(self, partition: int) -> Ownership:
         """Take a partition: all earlier owners are fenced from now on.
 

@@ -1,7 +1,6 @@
 """The partitions a worker owns: their rows in memory, and when these are stored."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,12 +10,11 @@ from stream_infer.core.state import PartitionState, Position, Snapshot, new_stat
 from stream_infer.core.topology import Topology
 from stream_infer.failpoints import failpoint
 from stream_infer.settings import Settings
-from stream_infer.store.eviction import REMEDY, EvictionWatch, Memory
+from stream_infer.store.eviction import EvictionWatch
 from stream_infer.store.state import Ownership, StateStore
+from stream_infer.stream.away import Away, Published, highest, lowest
+from stream_infer.stream.evictions import Evictions
 from stream_infer.stream.processing import TP, PartitionsFenced
-from stream_infer.stream.refold_pace import RefoldPace
-
-log = logging.getLogger("stream_infer.stream")
 
 WRITE_PAUSE = 10
 """Time between two writes of a partition's rows, in times of what the last one took."""
@@ -88,10 +86,9 @@ class Holdings:
         self._monotonic_s = monotonic_s
         self._make_state = make_state
         self._owned: dict[TP, Owned] = {}
-        self._pace = RefoldPace()
-        self._warned = False
-        self.discards = 0
-        """Partitions folded anew because rows may have been evicted."""
+        self._away: dict[TP, Away] = {}
+        self._published: dict[TP, Published] = {}
+        self.evictions = Evictions(store, monotonic_s)
         self._topics = list(topics) or [stream.name for stream in topology.streams]
 
     def __contains__(self, tp: object) -> bool:
@@ -103,6 +100,58 @@ class Holdings:
     def get(self, tp: TP) -> Owned | None:
         """Return a partition, None where it is not ours (any more)."""
         return self._owned.get(tp)
+
+    def held(self, tp: TP) -> Owned | Away | None:
+        """Return a partition of ours, with its rows or without."""
+        return self._owned.get(tp) or self._away.get(tp)
+
+    @property
+    def away(self) -> list[TP]:
+        """Partitions of ours whose rows cannot be read, of all topics."""
+        return [member for tp in self._away for member in self.members(tp.partition)]
+
+    def leave(self) -> None:
+        """Give up all rows in memory: Redis is away, and the log goes on.
+
+        They are folded again from what is stored. What is on its way to Kafka now will have arrived
+        when the partitions are acquired again.
+        """
+        for tp, owned in self._owned.items():
+            state = owned.state
+            self._published[tp] = Published(
+                highest(state.emit_from, owned.acknowledged),
+                highest(state.pairs_from, state.position),
+            )
+            self._away[tp] = Away(self._rowless(tp, state.position, state.stream_times_us))
+        self._owned.clear()
+
+    def go_without(
+        self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
+    ) -> dict[TP, int]:
+        """Take partitions that cannot be acquired, Redis being away; return where to go on."""
+        positions: dict[TP, int] = {}
+        for number in dict.fromkeys(tp.partition for tp in partitions):
+            members = self.members(number)
+            start = tuple(committed.get(tp) or 0 for tp in members)
+            known = self._published.get(members[0])
+            if known is not None:
+                start = highest(start, known.emit_from)
+            pairs_from = start if known is None else lowest(start, known.pairs_from)
+            self._published[members[0]] = Published(start, pairs_from)
+            self._owned.pop(members[0], None)
+            self._away[members[0]] = Away(self._rowless(members[0], start, None))
+            # Without any offset, the log is read from where `offset_reset` says.
+            positions |= {tp: o for tp, o in zip(members, start, strict=True) if o}
+        return positions
+
+    def _rowless(self, tp: TP, position: Position, times_us: Position | None) -> PartitionState:
+        return new_state(
+            self._topology,
+            tp.partition,
+            position=position,
+            emit_from=self._published[tp].emit_from,
+            stream_times_us=times_us,
+        )
 
     def unit(self, tp: TP) -> TP:
         """Return under which name a partition is owned."""
@@ -123,15 +172,17 @@ class Holdings:
         positions: dict[TP, int] = {}
         for number in dict.fromkeys(tp.partition for tp in partitions):
             members = self.members(number)
-            ownership = await self._store.acquire(number)
-            self._warn(ownership.memory)
-            if ownership.suspect:
-                ownership = await self._discard(ownership)
+            ownership = await self.evictions.trusted(await self._store.acquire(number))
             position = ownership.position or (0,) * len(members)
             emit_from = tuple(
                 max(offset, committed.get(tp) or 0)
                 for tp, offset in zip(members, position, strict=True)
             )
+            known = self._published.pop(members[0], None)
+            pairs_from = emit_from
+            if known is not None:
+                emit_from = highest(emit_from, known.emit_from)
+                pairs_from = lowest(emit_from, known.pairs_from)
             state = self._make_state(
                 self._topology,
                 number,
@@ -140,54 +191,24 @@ class Holdings:
                 stream_times_us=ownership.stream_times_us,
                 catch_up_us=int(self._settings.catch_up_max_s * 1e6),
             )
-            watch = EvictionWatch(ownership.memory, self._monotonic_s())
-            self._owned[members[0]] = Owned(state, ownership, emit_from, watch)
+            state.pairs_from = pairs_from
+            watch = self.evictions.watch(ownership)
+            self._owned[members[0]] = Owned(state, ownership, pairs_from, watch)
+            self._away.pop(members[0], None)
             positions.update(zip(members, position, strict=True))
             failpoint("acquiring")
         failpoint("acquired")
         return positions
 
-    async def _discard(self, ownership: Ownership) -> Ownership:
-        """Begin anew without a partition's rows; raise EvictingError where that is of no use."""
-        number = ownership.partition
-        self._pace.begin(number, ownership.memory, self._monotonic_s())
-        log.warning(
-            "topology %r, partition %d: rows may have been evicted; folding it anew from the "
-            "beginning of its log",
-            self._topology.name,
-            number,
-        )
-        self.discards += 1
-        return await self._store.discard(ownership)
-
-    def check_evictions(self, owned: Owned, reply: Sequence[bytes] | None, *, absent: bool) -> None:
-        """Judge what came with a read of rows; raises RowsEvictedError (see `EvictionWatch`)."""
-        if reply is None:
-            owned.watch.unasked(absent=absent)
-            return
-        try:
-            owned.watch.judge(reply, absent=absent, now_s=self._monotonic_s())
-        finally:
-            self._warn(owned.watch.memory)
-
-    def _warn(self, memory: Memory) -> None:
-        if memory.evicts and not self._warned:
-            log.warning(
-                "Redis evicts rows when its memory is full (%s): partitions whose rows are evicted "
-                "are folded anew from the beginning of their log; %s",
-                memory,
-                REMEDY,
-            )
-        self._warned = memory.evicts
-
-    def wants_memory(self, owned: Owned) -> bool:
-        """Whether a read of rows must ask what Redis does when its memory is full."""
-        return owned.watch.wants(self._monotonic_s())
-
     def acknowledge(self, positions: Mapping[TP, int]) -> None:
         """Note up to where results are acknowledged."""
         for number in {tp.partition for tp in positions}:
             members = self.members(number)
+            known = self._published.get(members[0])
+            if known is not None:
+                heard = tuple(positions.get(tp, 0) for tp in members)
+                emit_from = highest(known.emit_from, heard)
+                self._published[members[0]] = Published(emit_from, known.pairs_from)
             owned = self._owned.get(members[0])
             if owned is not None:
                 owned.acknowledged = tuple(
@@ -232,8 +253,13 @@ class Holdings:
         """
         if not fenced:
             return
-        for tp in fenced:
-            self._owned.pop(tp, None)
+        for tp, error in fenced.items():
+            owned = self._owned.pop(tp, None)
+            if owned is not None and isinstance(error, StateLostError):
+                self._published[tp] = Published(
+                    highest(owned.state.emit_from, owned.acknowledged),
+                    highest(owned.state.pairs_from, owned.acknowledged),
+                )
         lost = all(isinstance(error, StateLostError) for error in fenced.values())
         text = "; ".join(str(fenced[tp]) for tp in sorted(fenced))
         raise PartitionsFenced(frozenset(fenced), text, reassigned=not lost)
@@ -243,6 +269,9 @@ class Holdings:
 
         Raises the first error when all are done: their next owner folds what is not stored.
         """
+        for tp in partitions:
+            self._away.pop(tp, None)
+            self._published.pop(tp, None)
         given = [owned for tp in partitions if (owned := self._owned.pop(tp, None)) is not None]
         errors: list[Exception] = []
         for owned in given:

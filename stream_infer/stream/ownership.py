@@ -65,6 +65,7 @@ class Ownership:
         self._owned: set[TP] = set()
         self._in_flight: asyncio.Queue[_InFlight | None] = asyncio.Queue()
         self._busy = False
+        self._working: set[int] = set()
         self._tasks = Tasks(failed)
 
     def start(self) -> None:
@@ -177,7 +178,9 @@ class Ownership:
             counters.consumed += (records := sum(map(len, batch.values())))
             counters.waiting_records, counters.waiting_bytes = self.pickup.waiting
             room.take(records)
+            self._working = {tp.partition for tp in batch}
             item = await self._attempt(batch, records)
+            self._working = set()
             self._busy = False
             if item is None:
                 room.give(records)
@@ -241,6 +244,7 @@ class Ownership:
             self._counters.in_flight_batches -= 1
             self._counters.oldest_in_flight_s = None
             self._counters.last_progress_s = time.monotonic()
+            self._take_back()
 
     async def _next_in_flight(self) -> _InFlight | None:
         """Return the next batch; let the processor write pending state while there is none."""
@@ -257,6 +261,7 @@ class Ownership:
                 self._fence(self._together(lost), error)
             except GaveUp:
                 continue  # closing: what remains is stored on revocation
+            self._take_back()
 
     async def _delivered(self, item: _InFlight) -> list[tuple[TP, Watermark, int]]:
         """Wait until results are acknowledged; return the tickets of partitions still ours."""
@@ -302,6 +307,24 @@ class Ownership:
         if not self._closing.is_set():
             reopening = self._reopen(sorted(partitions), error)
             self._tasks.run(f"open again {names}", reopening)
+
+    def _take_back(self) -> None:
+        """Open partitions anew whose state can be read again, once all is acknowledged of them.
+
+        What was predicted without state is folded then, and must not be published again.
+        """
+        back = self._processor.readable_again() & self._watermarks.keys()
+        if not back or self._closing.is_set():
+            return
+        self.pickup.close(sorted(back))
+        for number in {tp.partition for tp in back} - self._working:
+            members = sorted(tp for tp in back if tp.partition == number)
+            if any(self._watermarks[tp].in_flight for tp in members):
+                continue
+            for tp in members:
+                del self._watermarks[tp]
+            self._owned.difference_update(members)
+            self._tasks.run(f"open again {number}", self._open(members))
 
     async def _reopen(self, partitions: Sequence[TP], error: FencedError) -> None:
         await self._await_reassignment(error)

@@ -1,6 +1,6 @@
 """The seam between the Faust shell and what a topology does with its records."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -144,6 +144,13 @@ class Processor(Protocol):
         """Store what is left and forget these partitions.
 
         Called after all that was in flight is acknowledged, before the last commit.
+        """
+        ...
+
+    def readable_again(self) -> Set[TP]:
+        """Return partitions that are processed without their state, which could be read now.
+
+        To be assigned again once all their results are acknowledged.
         """
         ...
 

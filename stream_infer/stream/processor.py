@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ from msgspec.json import decode
 from redis.asyncio import Redis
 
 from stream_infer.core.engine import Folded
-from stream_infer.core.errors import FencedError
+from stream_infer.core.errors import FencedError, SettingsError
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
 from stream_infer.core.results import Prediction, encode, moment
 from stream_infer.core.shard import Shard
@@ -22,8 +22,10 @@ from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.state import StateStore
+from stream_infer.stream.away import Away
+from stream_infer.stream.custody import Custody
 from stream_infer.stream.dead_letters import unpublished
-from stream_infer.stream.holdings import Holdings
+from stream_infer.stream.holdings import Holdings, Owned
 from stream_infer.stream.processing import (
     TP,
     ConsumerRecord,
@@ -76,26 +78,36 @@ class TopologyProcessor:
         self._wall_us = wall_us
         self._broken = broken
         self._rekeyed = rekeyed
+        if rekeyed is not None and settings.while_state_away == "degrade":
+            raise SettingsError(
+                f"topology {runtime.topology.name!r} has rekeyed views, which cannot be sent on "
+                "without state: set while_state_away to pause"
+            )
         self._holdings = Holdings(runtime.topology, store, settings, monotonic_s)
+        self._custody = Custody(self._holdings, store, settings, counters)
         self.counters = counters
 
     async def assign(
         self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
     ) -> Mapping[TP, int]:
-        """Acquire the partitions' state; read on from where that ends."""
-        try:
-            return await self._holdings.acquire(partitions, committed)
-        finally:
-            self.counters.state_discards = self._holdings.discards
+        """Acquire the partitions' state; read on from where that ends.
+
+        Where Redis is away, and `while_state_away` says `degrade`, read on from what is committed.
+        """
+        return await self._custody.take(partitions, committed)
 
     async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
         """Fold and score everything that waited; one read before, one call per model."""
         works = [
-            self._decoded(tp, records) for tp, records in batch.items() if tp in self._holdings
+            self._decoded(tp, records, held)
+            for tp, records in batch.items()
+            if (held := self._holdings.held(tp)) is not None
         ]
-        await self._read(works)
+        whole = [work for work in works if isinstance(work.owned, Owned)]
+        if whole:
+            await self._custody.attempt(lambda: self._read(whole))
         # What was given away while we waited belongs to somebody else now.
-        works = [work for work in works if self._holdings.get(work.tp) is work.owned]
+        works = [work for work in works if self._custody.still_holds(work)]
         try:
             return self._moved(works)
         except Exception as error:
@@ -104,10 +116,11 @@ class TopologyProcessor:
 
     def _moved(self, works: Sequence[Work]) -> Outcome:
         """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
+        engine = self._runtime.engine
         folded = [
-            self._runtime.engine.fold_batch(
-                work.owned.state, work.batch, work.columns, work.rekeyed
-            )
+            engine.fold_batch(work.owned.state, work.batch, work.columns, work.rekeyed)
+            if isinstance(work.owned, Owned)
+            else engine.score_without_state(work.owned.state, work.batch, self._cached(work))
             for work in works
         ]
         scores = self._score([item.vectors for item in folded])
@@ -116,7 +129,10 @@ class TopologyProcessor:
         for work, item, scored in zip(works, folded, scores, strict=True):
             results[work.tp] = self._concluded(work, item, scored)
             positions.update(work.advance())
-            work.owned.changed = True
+            if isinstance(work.owned, Owned):
+                work.owned.changed = True
+            else:
+                self.counters.without_state += int(item.emitted.sum())
         self._holdings.take_snapshots()
         failpoint("folded")
         return Outcome(results, positions)
@@ -125,16 +141,27 @@ class TopologyProcessor:
         """Store the snapshots whose events are all acknowledged now."""
         failpoint("acknowledged")
         self._holdings.acknowledge(positions)
-        await self._holdings.write_pending()
+        await self._custody.attempt(self._holdings.write_pending)
 
     async def idle(self) -> None:
         """Store what has changed since the last time."""
         self._holdings.take_snapshots()
-        await self._holdings.write_pending()
+        await self._custody.attempt(self._holdings.write_pending)
+
+    def readable_again(self) -> Set[TP]:
+        """Return the partitions that are predicted without state, once Redis answers again."""
+        return self._custody.readable_again()
 
     async def revoke(self, partitions: Sequence[TP]) -> None:
         """Store what is left of these partitions, then forget them."""
-        await self._holdings.give_back(partitions)
+        await self._custody.give_back(partitions)
+
+    def _cached(self, work: Work) -> BatchColumns | None:
+        if self._reader is None:
+            return None
+        scored = work.batch.take(self._runtime.engine.scored_mask(work.batch))
+        found = self._reader.cached({f: scored.raw(f) for f in self._reader.plan.fields})
+        return BatchColumns(found.values, found.timestamps_us)
 
     def refused(self, record: OutgoingRecord, error: RecordTooLarge) -> Sequence[OutgoingRecord]:
         """Replace a result that its topic does not accept by a dead letter without a body.
@@ -150,25 +177,26 @@ class TopologyProcessor:
         prediction_id = decode(record.value, type=Prediction).prediction_id
         return [unpublished(record, prediction_id, topology=topology.name, reason=str(error))]
 
-    def _decoded(self, tp: TP, records: Sequence[ConsumerRecord]) -> Work:
+    def _decoded(self, tp: TP, records: Sequence[ConsumerRecord], held: Owned | Away) -> Work:
         members = self._holdings.members(tp.partition)
-        return decoded(self._runtime.engine, tp, members, self._holdings[tp], records)
+        return decoded(self._runtime.engine, tp, members, held, records)
 
     async def _read(self, works: Sequence[Work]) -> None:
         """Fetch rows and batch features that are not in memory, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         engine = self._runtime.engine
         for work in works:
-            work.owned.evict(self._rows_max)
+            owned = work.whole
+            owned.evict(self._rows_max)
             work.lacking = engine.lacking(work.owned.state, work.batch)
             for name, keys in work.lacking.items():
                 if keys:
                     found_at = self._store.row_keys(work.tp.partition, name, keys)
                     pipeline.execute_command("MGET", *found_at)
             if any(work.lacking.values()):
-                work.before = work.owned.ownership
+                work.before = owned.ownership
                 pipeline.execute_command(*self._store.header_command(work.tp.partition))
-                work.asks_memory = self._holdings.wants_memory(work.owned)
+                work.asks_memory = self._holdings.evictions.asks(owned.watch)
                 if work.asks_memory:
                     pipeline.execute_command(*self._store.memory_command(work.tp.partition))
             if self._reader is not None:
@@ -195,7 +223,7 @@ class TopologyProcessor:
                     self._store.check_header(work.before, replies[start])
                     absent = any(None in found for _, _, found in rows)
                     told = replies[start + 1] if work.asks_memory else None
-                    self._holdings.check_evictions(work.owned, told, absent=absent)
+                    self._holdings.evictions.check(work.whole.watch, told, absent=absent)
                 except FencedError as error:
                     if self._holdings.get(work.tp) is work.owned:
                         fenced[work.tp] = error
@@ -220,8 +248,8 @@ class TopologyProcessor:
             return []
         everything = Vectors(
             np.concatenate([part.values for part in parts]),
-            np.concatenate([part.reasons for part in parts]),
-            parts[0].reason_names,
+            np.zeros((sum(len(part.reasons) for part in parts), 0), bool),
+            (),  # Partitions may have different ones; the models do not ask for any.
             np.concatenate([part.age_us for part in parts]),
         )
         scored = self._runtime.score(everything)
@@ -248,7 +276,8 @@ class TopologyProcessor:
             latency_ms,
         )
         payloads = predictions.encoded()
-        state.results.update(zip(predictions.keys, payloads, strict=True))
+        if isinstance(work.owned, Owned):
+            state.results.update(zip(predictions.keys, payloads, strict=True))
         emitted = folded.emitted
         chosen = range(len(predictions)) if emitted.all() else np.flatnonzero(emitted).tolist()
         outgoing = [

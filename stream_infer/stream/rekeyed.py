@@ -83,7 +83,7 @@ class RekeyedStage:
         try:
             return await self._holdings.acquire(partitions, committed)
         finally:
-            self.counts.discards = self._holdings.discards
+            self.counts.discards = self._holdings.evictions.discards
 
     async def prepare(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> list[Share]:
         """Decode, and fetch the rows that are not in memory, in one round trip."""
@@ -103,7 +103,7 @@ class RekeyedStage:
             if any(share.lacking.values()):
                 share.before = share.owned.ownership
                 pipeline.execute_command(*self._store.header_command(share.tp.partition))
-                share.asks_memory = self._holdings.wants_memory(share.owned)
+                share.asks_memory = self._holdings.evictions.asks(share.owned.watch)
                 if share.asks_memory:
                     pipeline.execute_command(*self._store.memory_command(share.tp.partition))
         replies: list[Any] = await pipeline.execute() if len(pipeline) else []
@@ -125,7 +125,7 @@ class RekeyedStage:
             try:
                 self._store.check_header(share.before, header)
                 absent = any(None in found for _, _, found in rows)
-                self._holdings.check_evictions(share.owned, told, absent=absent)
+                self._holdings.evictions.check(share.owned.watch, told, absent=absent)
             except FencedError as error:
                 if self._holdings.get(share.tp) is share.owned:
                     fenced[share.tp] = error

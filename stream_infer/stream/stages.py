@@ -1,6 +1,6 @@
 """Two stages of one topology as one processor: each takes the partitions of its own topic."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import TypeVar
 
 from stream_infer.stream.processing import (
@@ -58,6 +58,10 @@ class Staged:
         """Let both store what is left and forget."""
         mine, others = self._parted(partitions)
         await _both(lambda: self.first.revoke(mine), lambda: self.second.revoke(others))
+
+    def readable_again(self) -> Set[TP]:
+        """Return what the first stage holds without state; the second one never does."""
+        return self.first.readable_again()
 
     async def idle(self) -> None:
         """Let both write pending state."""

@@ -12,6 +12,7 @@ from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns
 from stream_infer.store.batch_features import FeatureRequest
 from stream_infer.store.state import Ownership
+from stream_infer.stream.away import Away
 from stream_infer.stream.dead_letters import dead_letter
 from stream_infer.stream.holdings import Owned
 from stream_infer.stream.processing import TP, ConsumerRecord, MergedRecords, OutgoingRecord
@@ -26,7 +27,7 @@ class Work:
 
     tp: TP
     members: Sequence[TP]
-    owned: Owned
+    owned: Owned | Away
     records: Sequence[ConsumerRecord]
     offsets: Ints
     sources: npt.NDArray[np.int8] | None
@@ -37,6 +38,12 @@ class Work:
     before: Ownership | None = None
     asks_memory: bool = False
     rekeyed: Mapping[str, Shard] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> Owned:
+        """The partition with its rows, for a caller who knows that it has them."""
+        assert isinstance(self.owned, Owned)
+        return self.owned
 
     @property
     def fresh(self) -> Bools:
@@ -84,7 +91,7 @@ def decoded(
     engine: Engine,
     tp: TP,
     members: Sequence[TP],
-    owned: Owned,
+    owned: Owned | Away,
     records: Sequence[ConsumerRecord],
 ) -> Work:
     """Decode one partition's records."""

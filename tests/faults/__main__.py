@@ -50,6 +50,7 @@ SCENARIOS: dict[str, Scenario] = {
     "redis-slow": servers.redis_slow,
     "redis-set-back": servers.redis_set_back,
     "redis-emptied": servers.redis_emptied,
+    "redis-away-degraded": redis_faults.away_degraded,
     "redis-evicting": redis_faults.evicting,
     "redis-full": redis_faults.full,
     "redis-disk-full": redis_faults.disk_full,

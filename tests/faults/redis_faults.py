@@ -1,5 +1,6 @@
 """Faults of Redis that take servers of a scenario's own: a cluster, a replica, one that is full."""
 
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,11 +10,11 @@ from redis import Redis
 
 from stream_infer.store.embedded import EmbeddedRedis
 from tests.faults import workers
-from tests.faults.harness import Run
+from tests.faults.harness import Run, Worker
 from tests.faults.proxy import Proxy
 from tests.faults.reading import stored_offsets, stored_rows
 from tests.faults.servers import RATE, port_of, stay_away
-from tests.faults.verifier import Figures
+from tests.faults.verifier import Figures, Judge
 from tests.servers.redis_cluster import RedisCluster
 
 
@@ -131,6 +132,39 @@ def promoted(run: Run) -> Figures:
                 road.turn_to(port_of(replica.url))
                 road.reset()
         return run.finish(worker)
+
+
+def away_degraded(run: Run) -> Figures:
+    """Redis is away while the worker predicts without state; then the events are folded."""
+    worker = run.worker(while_state_away="degrade", state_away_after_s=0.5)
+    run.until_reading(worker)
+    run.generate(int(RATE * (run.bench.away_s + 8)), RATE)
+    run.until_sent(2_000)
+    with run.fault():
+        run.bench.redis.stop()
+        stay_away(run)
+        run.bench.redis.start()
+    run.until_generated()
+    run.until_done()
+    ends, counted = run.ends(worker), metric(run, worker, "predictions_without_state_total")
+    figures = run.finish(worker, judge=Judge(degrades=True))
+    flagged = figures.notes["without_state"]
+    figures.notes |= {"counted": ends, "counted_without_state": counted}
+    if not 0 < flagged == counted:
+        figures.failures.append(
+            f"{flagged} predictions without state, the worker counted {counted}"
+        )
+    if ends.pop("consumed") != sum(ends.values()):
+        figures.failures.append(f"ends do not add up: {figures.notes['counted']}")
+    if figures.repeats:
+        figures.failures.append(f"{figures.repeats} results were published again")
+    return figures
+
+
+def metric(run: Run, worker: Worker, name: str) -> int:
+    """Return one number of a worker's metrics page."""
+    found = re.findall(rf"^stream_infer_{name}{{.*}} (\S+)$", run.metrics(worker), re.M)
+    return int(sum(map(float, found)))
 
 
 def stored(url: str, name: str) -> int:

@@ -5,13 +5,21 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from tests.faults.fold import Folded
+from tests.faults.fold import Expected, Folded
 
 UNSTEADY = ("predicted_at", "latency_ms")
 """What a repeat may say differently: when it was computed."""
+STATE_UNAVAILABLE = "state_unavailable"
+"""What a prediction says that was made without rows."""
 OF_MODELS = ("score", "scores", "degraded")
 SCORE_BYTES = slice(24, 32)
 """Where a row that waits for a label has the prediction's score."""
+
+
+def without_rows(said: Mapping[str, Any]) -> dict[str, Expected]:
+    """Return the features that a prediction without rows may have: those of its event alone."""
+    known = said["scores"]["amount"]
+    return {name: Expected(known if name == "amount" else None) for name in said["scores"]}
 
 
 def plain(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from stream_infer.stream.processing import (
     TP,
@@ -76,6 +76,9 @@ class Echo:
         self.calls.append("revoke")
         self.revoked.extend(partitions)
         self.owned.difference_update(partitions)
+
+    def readable_again(self) -> Set[TP]:
+        return frozenset()
 
     async def idle(self) -> None:
         if self.calls[-1:] != ["idle"]:

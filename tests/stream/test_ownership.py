@@ -300,3 +300,39 @@ async def test_what_is_left_of_an_earlier_assignment_is_not_taken_over_again():
     assert ownership._tasks.named("open again") == []
     assert ownership.pickup.open_partitions == echo.owned == {A}
     await ownership.close()
+
+
+async def test_a_partition_without_state_is_taken_again_once_all_its_results_are_acknowledged():
+    class Blind(Echo):
+        back = False
+
+        def readable_again(self) -> frozenset[TP]:
+            return frozenset({A}) if self.back else frozenset()
+
+        async def assign(self, partitions: Any, committed: Any) -> Any:
+            self.back = False
+            return await super().assign(partitions, committed)
+
+    echo, group, producer = Blind("out", start={A: 5}), FakeGroup(), FakeProducer(held=True)
+    ownership = own(echo, group, producer, [A, B])
+    await opened(ownership, A, B)
+    ownership.pickup.put(A, records(5, 3))
+    await eventually(lambda: len(producer.acks) == 1)
+    ownership.pickup.put(A, records(8, 2))
+    await eventually(lambda: len(producer.acks) == 2)
+    echo.back = True
+    producer.acks[0].set()
+    await eventually(lambda: group.known.get(A) == 8)
+    await eventually(lambda: ownership.pickup.open_partitions == {B})
+    assert echo.calls.count("assign") == 1
+    producer.acks[1].set()
+    await eventually(lambda: echo.calls.count("assign") == 2)
+    await opened(ownership, A, B)
+    assert group.seeks == [{A: 5, B: 2}, {A: 5}]
+    producer.held = False
+    ownership.pickup.put(A, records(5, 2))
+    await eventually(lambda: echo.processed.count((A, 6)) == 2)
+    ownership.pickup.put(A, records(7, 5))
+    await eventually(lambda: group.known[A] == 12)
+    await ownership.close()
+    assert ownership.pickup.open_partitions == set()

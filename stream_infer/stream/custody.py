@@ -1,0 +1,86 @@
+"""What becomes of partitions while Redis is away: their callers wait, or go on without rows."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+
+from stream_infer.monitoring.counters import TopologyCounters
+from stream_infer.settings import Settings
+from stream_infer.store.connection import UNREACHABLE
+from stream_infer.store.state import StateStore
+from stream_infer.stream.absence import Absence
+from stream_infer.stream.away import Away
+from stream_infer.stream.holdings import Holdings
+from stream_infer.stream.processing import TP
+from stream_infer.stream.work import Work
+
+
+class Custody:
+    """Acquires and gives back holdings, and lets their rows go when Redis cannot be reached.
+
+    Under `while_state_away = "pause"`, every error goes to the caller, who tries again.
+    """
+
+    def __init__(
+        self, holdings: Holdings, store: StateStore, settings: Settings, counters: TopologyCounters
+    ) -> None:
+        self._holdings = holdings
+        self._store = store
+        self._absence = Absence(settings, store.answers)
+        self._degrades = settings.while_state_away == "degrade"
+        self._counters = counters
+
+    async def take(
+        self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
+    ) -> dict[TP, int]:
+        """Acquire partitions, or take them without rows; return where to read on."""
+        try:
+            if self._degrades:
+                await self._absence.tried(self._store.answers)
+            positions = await self._holdings.acquire(partitions, committed)
+        except UNREACHABLE as error:
+            if not self._degrades:
+                raise
+            positions = self._holdings.go_without(partitions, committed)
+            self._leave(error)
+        finally:
+            self._counters.state_discards = self._holdings.evictions.discards
+        await self._settle()
+        return positions
+
+    async def attempt(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Await a read or a write; where Redis is away, and we are to go on, go on without rows."""
+        if not self._degrades:
+            await call()
+            return
+        try:
+            await self._absence.tried(call)
+        except UNREACHABLE as error:
+            self._leave(error)
+
+    def still_holds(self, work: Work) -> bool:
+        """Whether a partition is ours still; it may have lost its rows while we waited."""
+        held = self._holdings.held(work.tp)
+        if isinstance(held, Away):
+            work.owned = held
+        return held is work.owned
+
+    def readable_again(self) -> Set[TP]:
+        """Return the partitions that are held without rows, once Redis answers again."""
+        return frozenset(self._holdings.away) if self._absence.over else frozenset()
+
+    async def give_back(self, partitions: Sequence[TP]) -> None:
+        """Store what is left of partitions, then forget them."""
+        try:
+            await self._holdings.give_back(partitions)
+        finally:
+            await self._settle()
+
+    def _leave(self, error: BaseException) -> None:
+        self._holdings.leave()
+        self._absence.begin(error)
+        self._counters.state_away = True
+
+    async def _settle(self) -> None:
+        """Stop looking for Redis when no partition is without rows any more."""
+        if not self._holdings.away:
+            await self._absence.end()
+            self._counters.state_away = False
