@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
+from stream_infer.core.errors import SettingsError
+from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.connection import UNREACHABLE
@@ -84,3 +86,20 @@ class Custody:
         if not self._holdings.away:
             await self._absence.end()
             self._counters.state_away = False
+
+
+def check_away(settings: Settings, topology: Topology) -> None:
+    """Raise SettingsError where predicting without state would break what else is promised."""
+    if settings.while_state_away != "degrade":
+        return
+    remedy = 'set while_state_away = "pause"'
+    if topology.rekeyed:
+        raise SettingsError(
+            f"topology {topology.name!r} has rekeyed views, which cannot be sent on without state: "
+            f"{remedy}"
+        )
+    if settings.delivery == "exactly_once":
+        raise SettingsError(
+            'delivery = "exactly_once" is not tested together with while_state_away = "degrade": '
+            f"{remedy}"
+        )

@@ -12,7 +12,7 @@ from msgspec.json import decode
 from redis.asyncio import Redis
 
 from stream_infer.core.engine import Folded
-from stream_infer.core.errors import FencedError, SettingsError
+from stream_infer.core.errors import FencedError
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
 from stream_infer.core.results import Prediction, encode, moment
 from stream_infer.core.shard import Shard
@@ -23,7 +23,7 @@ from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.state import StateStore
 from stream_infer.stream.away import Away
-from stream_infer.stream.custody import Custody
+from stream_infer.stream.custody import Custody, check_away
 from stream_infer.stream.dead_letters import unpublished
 from stream_infer.stream.holdings import Holdings, Owned
 from stream_infer.stream.processing import (
@@ -78,11 +78,7 @@ class TopologyProcessor:
         self._wall_us = wall_us
         self._broken = broken
         self._rekeyed = rekeyed
-        if rekeyed is not None and settings.while_state_away == "degrade":
-            raise SettingsError(
-                f"topology {runtime.topology.name!r} has rekeyed views, which cannot be sent on "
-                "without state: set while_state_away to pause"
-            )
+        check_away(settings, runtime.topology)
         self._holdings = Holdings(runtime.topology, store, settings, monotonic_s)
         self._custody = Custody(self._holdings, store, settings, counters)
         self.counters = counters
