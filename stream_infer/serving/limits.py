@@ -22,6 +22,8 @@ HEADERS_TIMEOUT_S = 10.0
 """How long a connection may take to send a request's headers."""
 KEEP_ALIVE_TIMEOUT_S = 75
 """How long an idle connection stays open."""
+FAREWELL_S = 1.0
+"""How long a stopping server still answers on idle connections, before it closes them."""
 CONNECTIONS_MAX = 1_000
 """Connections and requests at a time, live followers apart; beyond them the answer is 503."""
 RETRY_AFTER_S = 1

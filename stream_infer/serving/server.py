@@ -18,17 +18,31 @@ from stream_infer.core.errors import SettingsError
 from stream_infer.loading import load_topology
 from stream_infer.serving.app import create_app
 from stream_infer.serving.guarding import check_binding
-from stream_infer.serving.limits import CONNECTIONS_MAX, HEADERS_TIMEOUT_S, KEEP_ALIVE_TIMEOUT_S
+from stream_infer.serving.limits import (
+    CONNECTIONS_MAX,
+    FAREWELL_S,
+    HEADERS_TIMEOUT_S,
+    KEEP_ALIVE_TIMEOUT_S,
+)
 from stream_infer.serving.services import Services, build_services
 from stream_infer.settings import Settings
 from stream_infer.stream.runtime import build_runtime
 
 log = logging.getLogger("stream_infer.serving")
 BACKLOG = 2048
+FAREWELL_STEPS = 50
 
 
 class DeadlineProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's HTTP, closing a connection that takes too long to send a request's headers."""
+
+    _leaving = False
+
+    def say_farewell(self) -> None:
+        """Close the connection with the answer to the request that runs, or to the next one."""
+        self._leaving = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -38,6 +52,8 @@ class DeadlineProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def data_received(self, data: bytes) -> None:
         """Take bytes; a request that is only begun starts the clock."""
         super().data_received(data)
+        if self._leaving:
+            self.say_farewell()
         if self._deadline is None and self._between_requests():
             self._await_headers()
 
@@ -73,6 +89,21 @@ class Server(uvicorn.Server):
         """Stop: finish what is in flight; a second time, at once."""
         self._services.hub.close()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections; answer what comes on open ones, with a farewell; end."""
+        for closing in (*self.servers, *(sockets or ())):
+            closing.close()
+        # A request may be under way on a connection that looks idle here: closed at once, it would
+        # be lost without an answer.
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, DeadlineProtocol):
+                connection.say_farewell()
+        for _ in range(FAREWELL_STEPS):
+            if not self.server_state.connections or self.force_exit:
+                break
+            await asyncio.sleep(FAREWELL_S / FAREWELL_STEPS)
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
         """Stop as a signal would."""

@@ -211,6 +211,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             self.add_future(self._begin_anew(partitions))
             return
         self.counters.rebalances += 1
+        log.info("assigned %d partitions", len(partitions))
         consumer: MicroBatchConsumer = self.consumer
         self._ownership = Ownership(
             partitions,
@@ -219,7 +220,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             group=consumer,
             settings=self.stream_settings,
             counters=self.counters,
-            failed=self._fail,
+            failed=self.fail,
             merging=self._merging,
         )
         self._ownership.start()
@@ -235,15 +236,18 @@ class StreamApp(faust.App):  # type: ignore[misc]
             self.counters.ready = True
             self.ready.set()
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """End the app with an error."""
         self.add_future(self.crash(error))
 
     async def drain(self) -> None:
         """Finish what is in flight, store, commit and give the partitions back."""
         async with self._draining:  # a rebalance and a stop may ask for it at the same time
             if self._ownership is not None:
+                began_s, count = time.monotonic(), len(self._ownership.partitions)
                 await self._ownership.close()
                 self._ownership = None
+                log.info("gave back %d partitions in %.1f s", count, time.monotonic() - began_s)
 
     def deliver(self, tp: TP, records: Sequence[Any]) -> None:
         """Let records that were fetched wait for their turn."""

@@ -13,6 +13,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 
+from stream_infer.stream.membership import MembershipLost, watch_membership
 from stream_infer.stream.processing import TP
 from stream_infer.stream.retry import GaveUp, persist
 from stream_infer.stream.settings import StreamSettings
@@ -62,6 +63,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             waiting.cancel()
 
     async def _connect(self) -> None:
+        settings: StreamSettings = self.app.stream_settings
         consumer = self._create_consumer(loop=self.thread_loop)
         try:
             await consumer.start()
@@ -71,7 +73,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             raise
         # Each record as decoded: aiokafka's own wrapping costs as much as decoding it.
         consumer._fetcher._records = _Unwrapped(consumer._fetcher._records)
+        watch_membership(
+            consumer._coordinator, settings.member_id, settings.session_timeout_s, self._lost
+        )
         self._consumer = consumer
+
+    def _lost(self, error: MembershipLost) -> None:
+        """Tell the app, in its own loop."""
+        self.app.loop.call_soon_threadsafe(self.app.fail, error)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         settings: StreamSettings = self.app.stream_settings

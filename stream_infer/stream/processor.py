@@ -34,6 +34,7 @@ from stream_infer.stream.processing import (
     RecordTooLarge,
 )
 from stream_infer.stream.rekeying import Rekeying
+from stream_infer.stream.retry import out_of_memory
 from stream_infer.stream.runtime import Runtime
 from stream_infer.stream.work import Work, decoded
 
@@ -43,9 +44,14 @@ EXIT_BROKEN = 70
 
 def end_process(error: Exception) -> None:
     """End this process at once: its rows are no longer a fold of the log."""
-    log.critical("a micro-batch failed after the state had moved; ending", exc_info=error)
-    logging.shutdown()
-    os._exit(EXIT_BROKEN)
+    try:
+        if isinstance(error, MemoryError):
+            log.critical("%s; nothing is lost, the next worker goes on", out_of_memory(error))
+        else:
+            log.critical("a micro-batch failed after the state had moved; ending", exc_info=error)
+        logging.shutdown()
+    finally:  # Without memory, even saying so may fail.
+        os._exit(EXIT_BROKEN)
 
 
 class TopologyProcessor:

@@ -39,13 +39,14 @@ async def persist(
 ) -> T:
     """Attempt until it succeeds, logging one line a failure.
 
-    Raises `FencedError` as it comes, and `GaveUp` once `stop` is set after a failure.
+    Raises `FencedError` and `MemoryError` as they come, and `GaveUp` once `stop` is set after a
+    failure.
     """
     delay_s = delay_min_s
     while True:
         try:
             result = await attempt()
-        except (FencedError, asyncio.CancelledError):
+        except (FencedError, asyncio.CancelledError, MemoryError):
             counters.retrying.pop(what, None)
             raise
         except Exception as error:
@@ -69,3 +70,12 @@ def _describe(error: Exception) -> str:
     if text.startswith(name):  # aiokafka's errors name themselves
         return text
     return f"{name}: {text}" if text else name
+
+
+def out_of_memory(error: MemoryError) -> str:
+    """Return one line for an end by want of memory, with what helps."""
+    what = " ".join(str(error).split())
+    return (
+        f"out of memory{f' ({what})' if what else ''}: give the worker more, or lower "
+        "STREAM_INFER_STATE_ROWS_MAX or STREAM_INFER_BATCH_RECORDS_MAX"
+    )

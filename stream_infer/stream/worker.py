@@ -14,7 +14,7 @@ from stream_infer import collector
 from stream_infer.core.errors import StreamInferError
 from stream_infer.monitoring.watchdog import Heartbeat
 from stream_infer.stream.app import StreamApp
-from stream_infer.stream.retry import GaveUp
+from stream_infer.stream.retry import GaveUp, out_of_memory
 
 log = logging.getLogger("stream_infer.stream")
 
@@ -129,4 +129,6 @@ async def _tell_started(apps: Sequence[StreamApp], on_started: Callable[[], None
 def _reason(error: BaseException) -> str:
     if isinstance(error, StreamInferError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return out_of_memory(error)
     return f"ended by {type(error).__name__}: {error}"

@@ -12,13 +12,19 @@ from pathlib import Path
 
 from stream_infer.failpoints import ONLY_EXACTLY_ONCE, POINTS
 from tests.faults import (
+    brokers,
     clocks,
+    draining,
     exactly_once,
     letters,
+    members,
     models_failing,
     redis_faults,
     rekeyed,
+    resources,
+    scaling,
     servers,
+    steady,
     workers,
 )
 from tests.faults.bench import Bench
@@ -42,7 +48,7 @@ SCENARIOS: dict[str, Scenario] = {
     },
     "rekey-kill": rekeyed.kill,
     "rekey-zombie": rekeyed.zombie,
-    "scale": workers.scale,
+    "scale": scaling.scale,
     "sigterm": workers.sigterm,
     "poison": servers.poison,
     "redis-away": servers.redis_away,
@@ -70,6 +76,13 @@ SCENARIOS: dict[str, Scenario] = {
     },
     "message-too-large": letters.message_too_large,
     "poison-replayed": letters.poison_replayed,
+    "disk-full": resources.disk_full,
+    "memory-limit": resources.memory_limit,
+    "overlapping-members": members.overlapping_members,
+    "steady": steady.steady,
+    "http-drain": draining.http_drain,
+    "http-beside-workers": draining.http_beside_workers,
+    "brokers-leader-killed": brokers.leader_killed,
     "clock-set-back": clocks.clock_set_back,
     **exactly_once.scenarios(),
 }
@@ -104,6 +117,9 @@ def main() -> int:
     parser.add_argument(
         "--away-s", type=float, default=Bench.away_s, metavar="S", help="how long servers stay away"
     )
+    parser.add_argument(
+        "--steady-s", type=float, default=Bench.steady_s, metavar="S", help="length of `steady`"
+    )
     options = parser.parse_args()
     for name in options.only or ():
         if name not in SCENARIOS:
@@ -112,7 +128,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         with Bench.started(folder) as bench:
-            bench.away_s = options.away_s
+            bench.away_s, bench.steady_s = options.away_s, options.steady_s
             for name in options.only or SCENARIOS:
                 many = options.only or name in SEEDED
                 seeds = [options.seed] if options.seed is not None else range(options.seeds)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stream_infer.store.connection import connect_blocking
 
 PARTITIONS = 4
+ATTEMPTS = 5
 
 
 def _consumer(broker: str, group: str = "verifier") -> Any:
@@ -44,7 +45,16 @@ def read_topic(broker: str, topic: str) -> list[Any]:
 
 
 def log_ends(broker: str, topic: str) -> dict[int, int]:
-    """Return the end of each partition's log."""
+    """Return the end of each partition's log; a broker that has just gone is asked again."""
+    for _ in range(ATTEMPTS):
+        try:
+            return _log_ends(broker, topic)
+        except KafkaException:
+            continue
+    return _log_ends(broker, topic)
+
+
+def _log_ends(broker: str, topic: str) -> dict[int, int]:
     consumer = _consumer(broker)
     try:
         return {

@@ -105,10 +105,8 @@ class Verifier:
         judge: Judge = AS_USUAL,
     ) -> None:
         self._rules = judge
-        self._redis = redis
-        self._source = source
-        self._topology = topology
-        self._calm = calm
+        self._redis, self._source = redis, source
+        self._topology, self._calm = topology, calm
         self._logs = read_source(broker, source)
         self._folded = {
             number: fold_log(records, judge.refused, features=judge.features)

@@ -103,25 +103,6 @@ def frozen_at(run: Run, point: str) -> Figures:
     return run.finish(*(worker for worker in (frozen, heir) if worker.running))
 
 
-def scale(run: Run) -> Figures:
-    """Workers 1 → 2 → 3 → 2 → 1 under load."""
-    workers = [run.worker()]
-    run.until_reading(*workers)
-    run.generate(14_000, RATE)
-    run.until_sent(1_000)
-    for _ in range(2):
-        with run.fault():
-            joining = run.worker()
-            run.until("it has joined", lambda w=joining: bool(w.partitions()), 60)
-            workers.append(joining)
-    for _ in range(2):
-        with run.fault():
-            leaving = workers.pop(run.random.randrange(len(workers)))
-            if (code := leaving.stop()) != 0:
-                run.figures.failures.append(f"a leaving worker ended with {code}: {leaving.log}")
-    return run.finish(*workers)
-
-
 def sigterm(run: Run) -> Figures:
     """SIGTERM under load: the worker drains and exits 0; the next one goes on."""
     worker = run.worker(group_instance=run.name)

@@ -49,7 +49,8 @@ _JVM = ["-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto
 class Kafka:
     """One broker in a folder of its own; its data and its address outlive `stop` and `kill`.
 
-    `settings` are further broker settings, `jvm` the Java options but for the heap's limit.
+    `settings` are further broker settings, which win over ours; `jvm` the Java options but for the
+    heap's limit; `port` and the `cluster`'s id are chosen where they are not given.
     `Kafka.running(address)` stands for a broker that is not ours: it can be used, not stopped.
     """
 
@@ -61,12 +62,17 @@ class Kafka:
         heap: str = "512m",
         jvm: Sequence[str] = _JVM,
         start_timeout_s: float = 60.0,
+        port: int = 0,
+        cluster: str = "",
     ) -> None:
         self.directory = directory
         self.settings = dict(settings or {})
         self.heap = heap
         self.jvm = list(jvm)
         self.start_timeout_s = start_timeout_s
+        self.port = port
+        self.cluster = cluster
+        self.replication = 1
         self.bootstrap = ""
         self.owned = True
         self._process: Guarded | None = None
@@ -81,6 +87,11 @@ class Kafka:
         return kafka
 
     @property
+    def running_now(self) -> bool:
+        """Whether we have started it, and not ended it."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """Process id of the broker."""
         assert self._process is not None, "the broker does not run"
@@ -89,9 +100,14 @@ class Kafka:
     def start(self) -> Self:
         """Start it, again with the same data and address where it ran before; return once it
         answers."""
+        if self._process is None:
+            self.launch()
+            self.wait_started()
+        return self
+
+    def launch(self) -> None:
+        """Start it, without waiting until it answers."""
         assert self.owned, "this broker is not ours to start"
-        if self._process is not None:
-            return self
         if not self.bootstrap:
             self._format()
         with (self.directory / "kafka.log").open("ab") as log:
@@ -101,13 +117,16 @@ class Kafka:
                 stderr=subprocess.STDOUT,
                 grace_s=30.0,
             )
+
+    def wait_started(self) -> None:
+        """Return once it answers; raises RuntimeError where it does not."""
         process = self._process
+        assert process is not None
         if not wait_until(
             self._answers, alive=lambda: process.poll() is None, timeout_s=self.start_timeout_s
         ):
             self.kill()
             raise RuntimeError(f"Kafka did not start:\n{self._log_tail()}")
-        return self
 
     def stop(self) -> None:
         """Stop it cleanly."""
@@ -133,7 +152,10 @@ class Kafka:
         leader."""
         admin = self._admin()
         created = admin.create_topics(
-            [NewTopic(name, count, 1, config=settings) for name, count in topics.items()]
+            [
+                NewTopic(name, count, self.replication, config=settings)
+                for name, count in topics.items()
+            ]
         )
         for future in created.values():
             future.result(timeout=30)
@@ -171,7 +193,7 @@ class Kafka:
         return self.directory / "server.properties"
 
     def _format(self) -> None:
-        port, controller_port = free_port(), free_port()
+        port, controller_port = self.port or free_port(), free_port()
         directory = self.directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
         text = _SETTINGS.format(
@@ -180,7 +202,7 @@ class Kafka:
         self._settings_file.write_text(
             text + "".join(f"{name}={value}\n" for name, value in self.settings.items())
         )
-        tool = ["kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22]]
+        tool = ["kafka.tools.StorageTool", "format", "-t", self.cluster or uuid.uuid4().hex[:22]]
         result = subprocess.run(
             self._java(*tool, "-c", str(self._settings_file), heap="128m"),
             stdin=subprocess.DEVNULL,

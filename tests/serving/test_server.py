@@ -115,6 +115,34 @@ async def test_requests_in_flight_finish_when_the_server_stops(
 
 
 @pytest.mark.redis
+async def test_an_idle_connection_is_answered_once_more_when_the_server_stops(
+    redis_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FAREWELL_S", 20.0)
+    services, _, _ = shop_services(unique, redis_url, http_port=0)
+    with ThreadedServer(services) as running:
+        async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
+            first = await client.get("/health/live")
+            assert "connection" not in first.headers
+            stopping = asyncio.create_task(asyncio.to_thread(running.stop))
+            async with asyncio.timeout(20):
+                await refuses(running.port)
+            last = await client.get("/health/live")
+            assert (last.status_code, last.headers["connection"]) == (200, "close")
+            await stopping
+
+
+async def refuses(port: int) -> None:
+    """Return once nobody listens on a port."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return
+        writer.close()
+
+
+@pytest.mark.redis
 async def test_a_connection_that_sends_no_request_is_closed(
     redis_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,57 @@
+"""Whether the group still knows this worker: aiokafka goes on quietly where it does not."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stream_infer.core.errors import StreamInferError
+
+
+class MembershipLost(StreamInferError):  # noqa: N818
+    """The group has no place for this worker any more; only a restart gives it a new one."""
+
+
+def watch_membership(
+    coordinator: Any,
+    member_id: str | None,
+    session_timeout_s: float,
+    failed: Callable[[MembershipLost], None],
+    now_s: Callable[[], float] = time.monotonic,
+) -> None:
+    """Tell `failed` when another worker took our static member id, or coordination has ended.
+
+    A member that was heard within its session, and is unknown all the same, was replaced. aiokafka
+    would join again under that id, and so would the other: none of them would work.
+    """
+    heartbeat, reset = coordinator._do_heartbeat, coordinator.reset_generation
+    heard_s: list[float] = []
+
+    async def do_heartbeat() -> bool:
+        began_s = now_s()
+        answered: bool = await heartbeat()
+        if answered:
+            heard_s[:] = [began_s]
+        return answered
+
+    def reset_generation() -> None:
+        if member_id and heard_s and now_s() - heard_s[0] < session_timeout_s:
+            heard_s.clear()
+            failed(MembershipLost(_replaced(member_id)))
+        reset()
+
+    def ended(task: Any) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            remedy = f"; {_replaced(member_id)}" if member_id else "; start the worker again"
+            failed(MembershipLost(f"left by its consumer group ({error}){remedy}"))
+
+    coordinator._do_heartbeat = do_heartbeat
+    coordinator.reset_generation = reset_generation
+    coordinator._coordination_task.add_done_callback(ended)
+
+
+def _replaced(member_id: str) -> str:
+    return (
+        f"another worker has joined the group with this one's group_instance {member_id!r}; give "
+        "each worker one of its own, and stop the old worker before its successor starts"
+    )
