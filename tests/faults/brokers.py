@@ -6,6 +6,7 @@ from tests.faults.verifier import Figures
 from tests.servers.kafka_cluster import KafkaCluster
 
 RATE = 400.0
+EVENTS = 36_000
 
 
 def leader_killed(outer: Run) -> Figures:
@@ -31,7 +32,7 @@ def killed(run: Run, cluster: KafkaCluster) -> Figures:
     """Kill two brokers, one after the other."""
     worker = run.worker(replication_factor=3)
     run.until_reading(worker)
-    run.generate(20_000, RATE)
+    run.generate(EVENTS, RATE)
     first = cluster.coordinator(f"stream-infer.{run.name}")
     led: list[int] = []
     for _ in range(2):
@@ -45,8 +46,9 @@ def killed(run: Run, cluster: KafkaCluster) -> Figures:
         run.until("all copies are there", cluster.in_sync, 60)
         with run.fault():
             cluster.brokers[first].kill()
-            run.until_sent(run.sent() + int(RATE * run.bench.away_s))
+            run.until_sent(min(run.sent() + int(RATE * run.bench.away_s), EVENTS))
             cluster.start()
+        run.figures.notes.setdefault("sent_when_back", []).append(run.sent())
     run.figures.notes["partitions_led_by_the_killed"] = led
     if worker.process.poll() is not None:
         run.figures.failures.append("the worker ended")
