@@ -46,7 +46,7 @@ def killed(run: Run, cluster: KafkaCluster) -> Figures:
         run.until("all copies are there", cluster.in_sync, 60)
         with run.fault():
             cluster.brokers[first].kill()
-            run.until_sent(min(run.sent() + int(RATE * run.bench.away_s), EVENTS))
+            run.until_sent(run.sent() + int(RATE * run.bench.away_s))
             cluster.start()
         run.figures.notes.setdefault("sent_when_back", []).append(run.sent())
     run.figures.notes["partitions_led_by_the_killed"] = led

@@ -94,6 +94,7 @@ class Run:
         self.finish_max_s = FINISH_MAX_S
         self._generator: Guarded | None = None
         self._made = 0
+        self._total = 0
         self.prepare(self.name)
         bench.kafka.create_topics({self.source: PARTITIONS}, **{"retention.ms": "-1"})
 
@@ -159,6 +160,7 @@ class Run:
 
     def generate(self, count: int, rate: float, rates: Rates | None = None) -> None:
         """Start to produce `count` events, `rate` a second."""
+        self._total = count
         options = {"broker": self.broker, "topic": self.source, "seed": self.figures.seed}
         options |= {"count": count, "rate": rate, **(rates or Rates())._asdict()}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -201,7 +203,8 @@ class Run:
                 raise ScenarioError(f"a worker ended: {worker.log.read_text()[-600:]}")
 
     def until_sent(self, count: int) -> None:
-        """Wait until the source topic holds this many records."""
+        """Wait until the source topic holds this many records, or all that will be sent."""
+        count = min(count, self._total)
         self.until(
             f"{count} records sent",
             lambda: self.sent() >= count,

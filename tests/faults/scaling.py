@@ -21,7 +21,7 @@ def scale(run: Run) -> Figures:
     """Workers 1 → 2 → 3 → 2 → 1 under load."""
     workers = [run.worker()]
     run.until_reading(*workers)
-    run.generate(14_000, RATE)
+    run.generate(20_000, RATE)
     run.until_sent(1_000)
     for _ in range(2):
         with run.fault():
