@@ -7,6 +7,7 @@ import typer
 
 from stream_infer.cli.options import Broker, ModelsDir, RedisUrl, settings_of, topology_of
 from stream_infer.cli.output import log_to_stderr
+from stream_infer.cli.starting import end_at_once_when_told
 
 MetricsPort = Annotated[
     int | None,
@@ -32,6 +33,7 @@ def worker(
     metrics_port: MetricsPort = None,
 ) -> None:
     """Run topologies: consume their streams and publish predictions, until SIGTERM or Ctrl-C."""
+    end_at_once_when_told()
     settings = settings_of(
         broker=broker, redis=redis, models_dir=models_dir, metrics_port=metrics_port
     )
@@ -66,6 +68,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve topologies over HTTP: score, look up, follow and explain predictions."""
+    end_at_once_when_told()
     settings = settings_of(
         broker=broker, redis=redis, models_dir=models_dir, http_host=host, http_port=port
     )

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.monitoring.metrics import Histogram
+from stream_infer.monitoring.metrics import BATCH_BOUNDS, Histogram
 from stream_infer.monitoring.rekeyed import RekeyedCounts
 
 LATENCY_BOUNDS_MS = (1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 130, 200, 500, 1_000, 5_000, 30_000)
+
+STAGES = ("decode", "read", "fold", "models", "conclude", "store")
+"""What a micro-batch goes through; `publish` is counted by the stream side."""
 
 AGE_BOUNDS_S = (1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000)
 
@@ -64,10 +67,21 @@ class TopologyCounters:
     state_discards: int = 0
     """Partitions folded anew because Redis may have evicted their rows."""
     rekeyed: RekeyedCounts = field(default_factory=RekeyedCounts)
+    batch_records: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
+    stages_s: dict[str, Histogram] = field(
+        default_factory=lambda: {stage: Histogram() for stage in STAGES}
+    )
+    """How long micro-batches took, by stage."""
     outcomes: int = 0
     error_sum: float = 0.0
     error_absolute_sum: float = 0.0
     error_square_sum: float = 0.0
+
+    def batch(self, records: int, stages_s: Mapping[str, float]) -> None:
+        """Count a micro-batch and how long its stages took."""
+        self.batch_records.observe(records)
+        for stage, seconds in stages_s.items():
+            self.stages_s[stage].observe(seconds)
 
     def predicted(
         self,

@@ -15,7 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from stream_infer.monitoring.counters import LATENCY_BOUNDS_MS, TopologyCounters
-from stream_infer.monitoring.metrics import HttpMetrics
+from stream_infer.monitoring.metrics import Histogram, HttpMetrics
 from stream_infer.monitoring.rekeyed import rekeyed_metrics
 
 ENDS = {
@@ -45,6 +45,7 @@ class StreamCounts(Protocol):
     waiting_bytes: int
     last_poll_s: float | None
     oldest_in_flight_s: float | None
+    publish_s: Histogram
 
     @property
     def lag_records(self) -> Mapping[tuple[str, int], int]: ...
@@ -99,6 +100,7 @@ class StreamInferCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics as they are now."""
         yield self._model_failures()
+        yield from self._batches()
         if self.topologies:
             yield from self._events()
             yield from self._distributions()
@@ -147,6 +149,24 @@ class StreamInferCollector(Collector):
             ages = counters.feature_age_s
             _add(age, [topology], ages.bounds, list(ages.counts), ages.total)
         yield from (latency, age)
+
+    def _batches(self) -> Iterator[Metric]:
+        """Sizes of micro-batches, and how long their stages took."""
+        sizes = _histogram("batch_records", "records of a micro-batch")
+        stages = _histogram("stage_seconds", "time of a micro-batch in one stage", "stage")
+        for topology, counters in self.topologies.items():
+            _show(sizes, [topology], counters.batch_records)
+            for stage, histogram in counters.stages_s.items():
+                _show(stages, [topology, stage], histogram)
+        for topology, counts in self.streams.items():
+            _show(stages, [topology, "publish"], counts.publish_s)
+        if self.http is not None:
+            for topology, by_stage in list(self.http.stages_s.items()):
+                for stage, histogram in list(by_stage.items()):
+                    _show(stages, [topology, stage], histogram)
+            for topology, histogram in list(self.http.batch_events.items()):
+                _show(sizes, [topology], histogram)
+        yield from (sizes, stages)
 
     def _errors(self) -> Iterator[Metric]:
         count = _counter("outcomes", "predictions joined with their label")
@@ -246,3 +266,7 @@ def _add(
         seen += n
         buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(seen)))
     family.add_metric(labels, buckets, total)
+
+
+def _show(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
+    _add(family, labels, histogram.bounds, list(histogram.counts), histogram.total)

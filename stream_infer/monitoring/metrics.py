@@ -1,8 +1,9 @@
 """Histograms of plain numbers, and what an HTTP server counts; Prometheus reads them on demand."""
 
+import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,9 @@ SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0),
 )
+
+
+BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 
 
 class Histogram:
@@ -58,6 +62,22 @@ class Histogram:
         return self.bounds[-1]
 
 
+class Laps:
+    """How long the stages of one piece of work took; `seconds` by stage."""
+
+    __slots__ = ("_since_s", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since_s = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """Note that a stage has ended, and the next one begins."""
+        now_s = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now_s - self._since_s
+        self._since_s = now_s
+
+
 @dataclass(slots=True)
 class HttpMetrics:
     """Counts of one HTTP server; requests by (method, route, status)."""
@@ -72,6 +92,20 @@ class HttpMetrics:
     lost: int = 0
     model_failures: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
     """By topology: batches in which a model failed, by model and reason."""
+    batch_events: dict[str, Histogram] = field(default_factory=dict)
+    """By topology: events scored together."""
+    stages_s: dict[str, dict[str, Histogram]] = field(default_factory=dict)
+    """By topology: how long batches took, by stage: `decode`, `read`, `fold`, `models`."""
+
+    def batch(self, topology: str, events: int, stages_s: Mapping[str, float]) -> None:
+        """Count a batch of events, and how long its stages took."""
+        sizes = self.batch_events.get(topology)
+        if sizes is None:
+            sizes = self.batch_events[topology] = Histogram(BATCH_BOUNDS)
+        sizes.observe(events)
+        by_stage = self.stages_s.setdefault(topology, {})
+        for stage, seconds in stages_s.items():
+            by_stage.setdefault(stage, Histogram()).observe(seconds)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is a path template, never a caller's path."""

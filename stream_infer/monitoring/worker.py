@@ -5,7 +5,7 @@ from typing import Protocol
 
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.exposition import StreamCounts, StreamInferCollector, registry, render
-from stream_infer.monitoring.pages import Pages
+from stream_infer.monitoring.pages import Checks, Pages
 from stream_infer.monitoring.watchdog import Heartbeat
 
 
@@ -13,7 +13,9 @@ class StreamState(StreamCounts, Protocol):
     """What is asked of the stream side for health (`stream.counters.StreamCounters` has it)."""
 
     ready: bool
-    retrying: str | None
+
+    @property
+    def retrying(self) -> Mapping[str, str]: ...
 
 
 def live_checks(heartbeat: Heartbeat) -> dict[str, str | None]:
@@ -24,18 +26,27 @@ def live_checks(heartbeat: Heartbeat) -> dict[str, str | None]:
     return {"loop": heartbeat.problem()}
 
 
-def ready_checks(streams: Mapping[str, StreamState]) -> dict[str, str | None]:
-    """Return, by topology, what keeps it from working, None where nothing does."""
-    return {
-        name: state.retrying or (None if state.ready else "partitions are not assigned yet")
-        for name, state in streams.items()
-    }
+def ready_checks(
+    streams: Mapping[str, StreamState], dependencies: Checks = dict
+) -> dict[str, str | None]:
+    """Return what keeps each topology, and each of the worker's `dependencies`, from working.
+
+    None where nothing does. Models need no look: a worker loads and warms them before anything.
+    """
+    return {**{name: _problem(state) for name, state in streams.items()}, **dependencies()}
+
+
+def _problem(state: StreamState) -> str | None:
+    if retrying := dict(state.retrying):
+        return "; ".join(f"{what}: {why}" for what, why in retrying.items())
+    return None if state.ready else "partitions are not assigned yet"
 
 
 def worker_pages(
     counters: Mapping[str, TopologyCounters],
     streams: Mapping[str, StreamState],
     heartbeat: Heartbeat,
+    dependencies: Checks = dict,
     *,
     port: int,
     host: str = "127.0.0.1",
@@ -45,7 +56,7 @@ def worker_pages(
     return Pages(
         lambda: render(metrics),
         lambda: live_checks(heartbeat),
-        lambda: ready_checks(streams),
+        lambda: ready_checks(streams, dependencies),
         port=port,
         host=host,
     )

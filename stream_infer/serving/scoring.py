@@ -20,7 +20,7 @@ from stream_infer.core.results import moment
 from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.monitoring.counters import count_failures
-from stream_infer.monitoring.metrics import HttpMetrics
+from stream_infer.monitoring.metrics import HttpMetrics, Laps
 from stream_infer.serving.bodies import Body, place_and_reason
 from stream_infer.serving.errors import (
     EventProblem,
@@ -88,13 +88,16 @@ class Scorer:
         A request with an event that is not acceptable is refused as a whole.
         """
         values = [value for body in bodies for value in body.events]
+        laps = Laps()
         batch = self.decode(values)
         problems = self.problems(batch)
         scored = batch.take(self.runtime.engine.scored_mask(batch))
-        predictions = await self._predictions(scored) if len(scored) else []
+        laps.end("decode")
+        predictions = await self._predictions(scored, laps) if len(scored) else []
         found = dict(zip(scored.positions.tolist(), predictions, strict=True))
         self._metrics.scored += len(scored)
         self._metrics.score_batches += 1
+        self._metrics.batch(self.runtime.topology.name, len(values), laps.seconds)
         answers: list[list[bytes] | Exception] = []
         start = 0
         for body in bodies:
@@ -222,9 +225,16 @@ class Scorer:
         no_reasons = np.zeros((1, 0), bool)
         self.runtime.score(Vectors(nothing, no_reasons, (), np.zeros(1, np.int64)))
 
-    async def _predictions(self, batch: Batch) -> list[bytes]:
-        vectors = self.vectors(await self.read(batch), batch)
-        return self.predictions(batch, vectors, self.score(vectors)).encoded()
+    async def _predictions(self, batch: Batch, laps: Laps) -> list[bytes]:
+        read = await self.read(batch)
+        laps.end("read")
+        vectors = self.vectors(read, batch)
+        laps.end("fold")
+        scored = self.score(vectors)
+        laps.end("models")
+        payloads = self.predictions(batch, vectors, scored).encoded()
+        laps.end("conclude")
+        return payloads
 
     def _partitions_of(self, batch: Batch) -> list[int]:
         choices = range(self.partitions)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from stream_infer.monitoring.metrics import Histogram
 from stream_infer.stream.processing import TP
 
 
@@ -31,6 +32,8 @@ class StreamCounters:
     last_poll_s: float | None = None
     last_progress_s: float | None = None
     """Last time that a batch was processed or acknowledged."""
+    publish_s: Histogram = field(default_factory=Histogram)
+    """From handing results over to Kafka's acknowledgement, by micro-batch."""
     oldest_in_flight_s: float | None = None
     """When the oldest batch not yet acknowledged was taken."""
     lag_records: dict[TP, int] = field(default_factory=dict)

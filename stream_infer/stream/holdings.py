@@ -9,6 +9,7 @@ from stream_infer.core.errors import FencedError, StateLostError
 from stream_infer.core.state import PartitionState, Position, Snapshot, new_state
 from stream_infer.core.topology import Topology
 from stream_infer.failpoints import failpoint
+from stream_infer.monitoring.metrics import Histogram
 from stream_infer.settings import Settings
 from stream_infer.store.eviction import EvictionWatch
 from stream_infer.store.state import Ownership, StateStore
@@ -79,12 +80,14 @@ class Holdings:
         *,
         make_state: MakeState = new_state,
         topics: Sequence[str] = (),
+        store_s: Histogram | None = None,
     ) -> None:
         self._topology = topology
         self._store = store
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._make_state = make_state
+        self._store_s = store_s or Histogram()
         self._owned: dict[TP, Owned] = {}
         self._away: dict[TP, Away] = {}
         self._published: dict[TP, Published] = {}
@@ -301,6 +304,7 @@ class Holdings:
         began_s = self._monotonic_s()
         owned.ownership = await self._store.write(owned.ownership, pending)
         owned.write_s = self._monotonic_s() - began_s
+        self._store_s.observe(owned.write_s)
         failpoint("state_written")
         owned.pending = None
         # Under load the next snapshot may be taken before the next batch asks for room.

@@ -31,6 +31,7 @@ class _InFlight:
     settle: Settle
     tickets: list[tuple[TP, Watermark, int]]
     taken_s: float
+    submitted_s: float
 
 
 class Ownership:
@@ -204,12 +205,13 @@ class Ownership:
                 self._fence(lost, error)
                 batch = {tp: records for tp, records in batch.items() if tp not in lost}
                 continue
+            submitted_s = time.monotonic()
             settle = await self._delivering.submit(outcome)
             failpoint("submitted")
             tickets = [
                 (tp, marks[tp], marks[tp].take(end)) for tp, end in outcome.positions.items()
             ]
-            return _InFlight(records, settle, tickets, taken_s)
+            return _InFlight(records, settle, tickets, taken_s, submitted_s)
         return None
 
     async def _process(self, batch: Batch, marks: Mapping[TP, Watermark]) -> Outcome:
@@ -239,7 +241,9 @@ class Ownership:
             if item is None:
                 return
             self._counters.oldest_in_flight_s = item.taken_s
-            await self._acknowledge(await self._delivered(item))
+            delivered = await self._delivered(item)
+            self._counters.publish_s.observe(time.monotonic() - item.submitted_s)
+            await self._acknowledge(delivered)
             self._delivering.room.give(item.records)
             self._counters.in_flight_batches -= 1
             self._counters.oldest_in_flight_s = None

@@ -19,6 +19,7 @@ from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.failpoints import failpoint
 from stream_infer.monitoring.counters import TopologyCounters
+from stream_infer.monitoring.metrics import Laps
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.state import StateStore
@@ -85,7 +86,8 @@ class TopologyProcessor:
         self._broken = broken
         self._rekeyed = rekeyed
         check_away(settings, runtime.topology)
-        self._holdings = Holdings(runtime.topology, store, settings, monotonic_s)
+        store_s = counters.stages_s["store"]
+        self._holdings = Holdings(runtime.topology, store, settings, monotonic_s, store_s=store_s)
         self._custody = Custody(self._holdings, store, settings, counters)
         self.counters = counters
 
@@ -100,23 +102,28 @@ class TopologyProcessor:
 
     async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
         """Fold and score everything that waited; one read before, one call per model."""
+        laps = Laps()
         works = [
             self._decoded(tp, records, held)
             for tp, records in batch.items()
             if (held := self._holdings.held(tp)) is not None
         ]
+        laps.end("decode")
         whole = [work for work in works if isinstance(work.owned, Owned)]
         if whole:
             await self._custody.attempt(lambda: self._read(whole))
+        laps.end("read")
         # What was given away while we waited belongs to somebody else now.
         works = [work for work in works if self._custody.still_holds(work)]
         try:
-            return self._moved(works)
+            outcome = self._moved(works, laps)
         except Exception as error:
             self._broken(error)
             raise
+        self.counters.batch(sum(len(work.records) for work in works), laps.seconds)
+        return outcome
 
-    def _moved(self, works: Sequence[Work]) -> Outcome:
+    def _moved(self, works: Sequence[Work], laps: Laps) -> Outcome:
         """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
         engine = self._runtime.engine
         folded = [
@@ -125,7 +132,9 @@ class TopologyProcessor:
             else engine.score_without_state(work.owned.state, work.batch, self._cached(work))
             for work in works
         ]
+        laps.end("fold")
         scores = self._score([item.vectors for item in folded])
+        laps.end("models")
         results: dict[TP, list[OutgoingRecord]] = {}
         positions: dict[TP, int] = {}
         for work, item, scored in zip(works, folded, scores, strict=True):
@@ -136,6 +145,7 @@ class TopologyProcessor:
             else:
                 self.counters.without_state += int(item.emitted.sum())
         self._holdings.take_snapshots()
+        laps.end("conclude")
         failpoint("folded")
         return Outcome(results, positions)
 

@@ -21,6 +21,7 @@ from stream_infer.store.connection import connect
 from stream_infer.store.state import StateStore
 from stream_infer.stream.app import StreamApp, build_app
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.dependencies import reachable
 from stream_infer.stream.merging import Merging
 from stream_infer.stream.processing import Processor
 from stream_infer.stream.processor import TopologyProcessor
@@ -182,7 +183,7 @@ def run(topologies: Sequence[Topology], settings: Settings) -> int:
     heartbeat = Heartbeat(settings.watchdog_timeout_s or STANDSTILL_MAX_S)
     with contextlib.ExitStack() as stack:
         if settings.metrics_port:
-            stack.enter_context(_pages(ends, streams, heartbeat, settings.metrics_port))
+            stack.enter_context(_pages(ends, streams, heartbeat, settings))
         if settings.watchdog_timeout_s:
             stack.enter_context(Watchdog(heartbeat))
         return run_worker(apps, grace_s=settings.drain_timeout_s * 2, heartbeat=heartbeat)
@@ -192,12 +193,14 @@ def _pages(
     ends: Mapping[str, TopologyCounters],
     streams: Mapping[str, StreamCounters],
     heartbeat: Heartbeat,
-    port: int,
+    settings: Settings,
 ) -> Pages:
+    port = settings.metrics_port
+    dependencies = reachable(StreamSettings(broker=settings.broker).bootstrap, settings.redis)
     try:
         # A TP is a pair of topic and partition, but keys of a Mapping are matched to the letter.
         states = cast(Mapping[str, StreamState], streams)
-        return worker_pages(ends, states, heartbeat, port=port)
+        return worker_pages(ends, states, heartbeat, dependencies, port=port)
     except OSError as error:
         raise SettingsError(
             f"metrics_port {port} cannot be listened on: {error.strerror}"

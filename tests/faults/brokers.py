@@ -6,7 +6,8 @@ from tests.faults.verifier import Figures
 from tests.servers.kafka_cluster import KafkaCluster
 
 RATE = 400.0
-EVENTS = 36_000
+EVENTS = 200_000
+"""More than are sent: brokers come back in their own time."""
 
 
 def leader_killed(outer: Run) -> Figures:
@@ -49,6 +50,8 @@ def killed(run: Run, cluster: KafkaCluster) -> Figures:
             run.until_sent(run.sent() + int(RATE * run.bench.away_s))
             cluster.start()
         run.figures.notes.setdefault("sent_when_back", []).append(run.sent())
+    run.until_sent(run.sent() + 1_000)
+    run.stop_generating()
     run.figures.notes["partitions_led_by_the_killed"] = led
     if worker.process.poll() is not None:
         run.figures.failures.append("the worker ended")

@@ -1,13 +1,16 @@
 """The producer of a scenario, a process of its own: `python -m tests.faults.generator`.
 
-Paced by the clock, idempotent, patient with a broker that is away; its last line says how many
-records were acknowledged. The header `sent-ms` has the wall clock of each record.
+Paced by the clock, idempotent, patient with a broker that is away; SIGTERM lets it send no more.
+Its last line says how many records were acknowledged. The header `sent-ms` has the wall
+clock of each record.
 """
 
 import argparse
 import json
+import signal
 import sys
 import time
+from threading import Event
 
 from confluent_kafka import Producer
 
@@ -26,7 +29,9 @@ def main() -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default)
     options = parser.parse_args()
     rates = Rates(**{name: getattr(options, name) for name in Rates._fields})
-    acknowledged = 0
+    acknowledged = sent = 0
+    stopping = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 
     def delivered(error: object, _: object) -> None:
         nonlocal acknowledged
@@ -46,6 +51,8 @@ def main() -> int:
     )
     start_s = time.monotonic()
     for number, made in enumerate(events(options.seed, options.count, rates)):
+        if stopping.is_set():
+            break
         while (ahead_s := number / options.rate - (time.monotonic() - start_s)) > 0:
             producer.poll(min(ahead_s, 0.05))
         producer.produce(
@@ -56,11 +63,12 @@ def main() -> int:
             headers=[("sent-ms", str(time.time_ns() // 1_000_000).encode())],
             on_delivery=delivered,
         )
+        sent += 1
         producer.poll(0)
     while producer.flush(1.0):
         pass
     print(json.dumps({"sent": acknowledged}), flush=True)
-    return 0 if acknowledged == options.count else 1
+    return 0 if acknowledged == sent else 1
 
 
 if __name__ == "__main__":

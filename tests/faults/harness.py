@@ -215,6 +215,11 @@ class Run:
         """How many records the source topic holds."""
         return sum(log_ends(self.broker, self.source).values())
 
+    def stop_generating(self) -> None:
+        """Let the generator send no more; for scenarios that cannot say how long they take."""
+        assert self._generator is not None
+        os.kill(self._generator.pid, signal.SIGTERM)
+
     def until_generated(self) -> None:
         """Wait for the generator's end; it must have got all acknowledged."""
         generator = self._generator

@@ -12,6 +12,8 @@ from tests.faults.reading import read_topic
 from tests.faults.verifier import Fault, Figures
 
 RATE = 800.0
+EVENTS = 100_000
+"""More than are sent: workers start in their own time."""
 BEYOND_MAX_S = 2.0
 """How much longer than the group protocol itself a partition may pause."""
 TURN = re.compile(r"^(\S+)Z INFO \S+ (gave back|assigned) (\d+) partitions", re.M)
@@ -21,7 +23,7 @@ def scale(run: Run) -> Figures:
     """Workers 1 → 2 → 3 → 2 → 1 under load."""
     workers = [run.worker()]
     run.until_reading(*workers)
-    run.generate(20_000, RATE)
+    run.generate(EVENTS, RATE)
     run.until_sent(1_000)
     for _ in range(2):
         with run.fault():
@@ -34,6 +36,8 @@ def scale(run: Run) -> Figures:
             leaving = workers.pop(run.random.randrange(len(workers)))
             if (code := leaving.stop()) != 0:
                 run.figures.failures.append(f"a leaving worker ended with {code}: {leaving.log}")
+    run.until_sent(run.sent() + 2_000)
+    run.stop_generating()
     run.until_generated()
     run.until_done()
     replayed = sum(run.ends(worker)["replayed"] for worker in workers)

@@ -63,6 +63,9 @@ def test_exposed_numbers_are_the_counted_ones() -> None:
     counters.models_failed({"trees": "model:trees:timeout"})
     counters.models_failed({"trees": "model:trees:timeout", "linear": "model:linear:nan"})
     http.model_failures["t"] = Counter({("net", "error"): 4})
+    counters.batch(3, {"fold": 0.004, "models": 0.2})
+    stream.publish_s.observe(0.3)
+    http.batch("u", 1, {"read": 0.002})
     counters.outcome(3.0)
     counters.outcome(-5.0)
     stream.lag_records[TP("flights", 1)] = 7
@@ -77,6 +80,14 @@ def test_exposed_numbers_are_the_counted_ones() -> None:
     assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.002"), of_t)] == 0
     assert found["stream_infer_prediction_latency_seconds_bucket", (("le", "0.003"), of_t)] == 3
     assert found["stream_infer_prediction_latency_seconds_sum", (of_t,)] == pytest.approx(0.009)
+    for stage, topology, seconds in (
+        ("fold", "t", 0.004), ("models", "t", 0.2), ("publish", "t", 0.3), ("read", "u", 0.002)
+    ):  # fmt: skip
+        place = (("stage", stage), ("topology", topology))
+        assert found["stream_infer_stage_seconds_sum", place] == pytest.approx(seconds)
+        assert found["stream_infer_stage_seconds_count", place] == 1
+    assert found["stream_infer_batch_records_sum", (of_t,)] == 3
+    assert found["stream_infer_batch_records_sum", (("topology", "u"),)] == 1
     failed = "stream_infer_model_failures_total"
     for model, reason, n in (("trees", "timeout", 2), ("linear", "nan", 1), ("net", "error", 4)):
         assert found[failed, (("model", model), ("reason", reason), of_t)] == n
@@ -106,15 +117,25 @@ def test_a_workers_pages_follow_its_state() -> None:
     now_s = 100.0
     heartbeat = Heartbeat(60.0, lambda: now_s)
     heartbeat.beat()
-    with worker_pages({"t": TopologyCounters()}, {"t": stream}, heartbeat, port=0) as pages:
+    away: dict[str, str | None] = {"kafka": None}
+    counted = {"t": TopologyCounters()}
+    with worker_pages(counted, {"t": stream}, heartbeat, lambda: away, port=0) as pages:
         base = f"http://127.0.0.1:{pages.port}"
         status, text = fetched(f"{base}/health/ready")
         assert status == 503
-        assert json.loads(text)["checks"] == {"t": "partitions are not assigned yet"}
+        assert json.loads(text)["checks"] == {
+            "t": "partitions are not assigned yet",
+            "kafka": None,
+        }
         stream.ready = True
         assert fetched(f"{base}/health/ready")[0] == 200
-        stream.retrying = "redis: refused"
-        assert "redis: refused" in fetched(f"{base}/health/ready")[1]
+        away["kafka"] = "cannot be reached"
+        status, text = fetched(f"{base}/health/ready")
+        assert (status, json.loads(text)["checks"]) == (503, {"t": None, "kafka": away["kafka"]})
+        away["kafka"] = None
+        stream.retrying["storing state"] = "redis: refused"
+        status, text = fetched(f"{base}/health/ready")
+        assert (status, json.loads(text)["checks"]["t"]) == (503, "storing state: redis: refused")
         assert fetched(f"{base}/health/live")[0] == 200
         assert "stream_infer_consumed_events_total" in fetched(f"{base}/metrics")[1]
         assert fetched(f"{base}/secret")[0] == 404
