@@ -87,6 +87,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._stop_connecting = asyncio.Event()
         self._draining = asyncio.Lock()
         self._lag_measured_s = 0.0
+        self._gave_back_s: float | None = None
         self.ready = asyncio.Event()
         """Set once partitions (possibly none) were assigned for the first time."""
         super().__init__(name, **options)
@@ -211,7 +212,10 @@ class StreamApp(faust.App):  # type: ignore[misc]
             self.add_future(self._begin_anew(partitions))
             return
         self.counters.rebalances += 1
-        log.info("assigned %d partitions", len(partitions))
+        took = "" if self._gave_back_s is None else f", {time.monotonic() - self._gave_back_s:.2f}"
+        log.info(
+            "assigned %d partitions%s", len(partitions), took and f"{took} s after giving back"
+        )
         consumer: MicroBatchConsumer = self.consumer
         self._ownership = Ownership(
             partitions,
@@ -247,6 +251,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
                 began_s, count = time.monotonic(), len(self._ownership.partitions)
                 await self._ownership.close()
                 self._ownership = None
+                self._gave_back_s = time.monotonic()
                 log.info("gave back %d partitions in %.1f s", count, time.monotonic() - began_s)
 
     def deliver(self, tp: TP, records: Sequence[Any]) -> None:

@@ -16,7 +16,7 @@ EVENTS = 100_000
 """More than are sent: workers start in their own time."""
 BEYOND_MAX_S = 2.0
 """How much longer than the group protocol itself a partition may pause."""
-TURN = re.compile(r"^(\S+)Z INFO \S+ (gave back|assigned) (\d+) partitions", re.M)
+ASSIGNED = re.compile(r"^(\S+) INFO \S+ assigned \d+ partitions, (\S+) s after giving back", re.M)
 
 
 def scale(run: Run) -> Figures:
@@ -81,13 +81,10 @@ def longest(times_ms: Sequence[int], start_ms: int, until_ms: int) -> int:
 
 def protocol_s(worker: Worker, start_ms: int, until_ms: int) -> float:
     """Return how long a worker waited between giving back and being assigned, at most."""
-    turns = [
-        (datetime.fromisoformat(f"{at}+00:00").timestamp() * 1e3, what)
-        for at, what, _ in TURN.findall(worker.log.read_text(errors="replace"))
-    ]
+    text = worker.log.read_text(errors="replace")
     waits = [
-        after - before
-        for (before, gave), (after, took) in pairwise(turns)
-        if (gave, took) == ("gave back", "assigned") and after >= start_ms and before <= until_ms
+        float(seconds)
+        for at, seconds in ASSIGNED.findall(text)
+        if start_ms - 1_000 <= datetime.fromisoformat(f"{at}+00:00").timestamp() * 1e3 <= until_ms
     ]
-    return max(waits, default=0.0) / 1e3
+    return max(waits, default=0.0)
