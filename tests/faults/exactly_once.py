@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from stream_infer.failpoints import ONLY_AT_LEAST_ONCE, POINTS
-from tests.faults import servers, workers
+from tests.faults import scaling, servers, workers
 from tests.faults.harness import Run
 from tests.faults.verifier import Figures
 
@@ -26,7 +26,7 @@ def scenarios() -> dict[str, Callable[[Run], Figures]]:
         "kill": workers.kill,
         "takeover": workers.takeover,
         "zombie": workers.zombie,
-        "scale": workers.scale,
+        "scale": scaling.scale,
         "sigterm": workers.sigterm,
         "redis-emptied": servers.redis_emptied,
         "broker-stopped": partial(servers.broker_stopped, killed=False),
