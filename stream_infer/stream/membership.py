@@ -34,7 +34,9 @@ def watch_membership(
         return answered
 
     def reset_generation() -> None:
-        if member_id and heard_s and now_s() - heard_s[0] < session_timeout_s:
+        leaving = coordinator._closing.done()
+        recent = heard_s and now_s() - heard_s[0] < session_timeout_s
+        if member_id and recent and not leaving:
             heard_s.clear()
             failed(MembershipLost(_replaced(member_id)))
         reset()

@@ -16,6 +16,7 @@ class Coordinator:
 
     def __init__(self) -> None:
         self.resets = 0
+        self._closing = asyncio.get_running_loop().create_future()
         self._coordination_task = asyncio.create_task(self._coordinate())
 
     async def _coordinate(self) -> None:
@@ -44,6 +45,17 @@ async def test_a_member_unknown_within_its_session_was_replaced(
     coordinator.reset_generation()
     assert coordinator.resets == 1
     assert [("group_instance 'a'" in str(error)) for error in found] == [True] * lost
+
+
+async def test_a_member_that_leaves_by_itself_was_not_replaced() -> None:
+    found: list[MembershipLost] = []
+    coordinator = Coordinator()
+    watch_membership(coordinator, "a", SESSION_S, found.append)
+    assert await coordinator._do_heartbeat()
+    coordinator._closing.set_result(None)
+    coordinator.reset_generation()
+    assert coordinator.resets == 1
+    assert found == []
 
 
 @pytest.mark.parametrize("member_id", ["a", None])

@@ -1,7 +1,8 @@
-"""What the weather at the origin gains: the example's models with it and without, on one table.
+"""What more inputs gain: the example's models with them and without, trained on one table.
 
-`python -m topologies.weather_gain FOLDER` trains on January to September of 2013 and judges
-October to December; FOLDER keeps what is prepared (that of the demo will do).
+`python -m topologies.gain flight_weather FOLDER` (or `flight_network`) trains on January to
+September of 2013 and judges October to December; FOLDER keeps what is prepared (that of the demo
+will do).
 """
 
 import json
@@ -12,6 +13,7 @@ import numpy as np
 
 from features.prepare import prepare as prepare_features
 from stream_infer.core.engine import Engine
+from stream_infer.core.topology import Topology
 from stream_infer.demo.flights import LIVE_FROM, LIVE_TO, YEAR_FROM, microseconds
 from stream_infer.demo.training import BASELINE, PARTITIONS, without
 from stream_infer.models.loading import load_ensemble
@@ -21,40 +23,42 @@ from stream_infer.store.offline_features import OfflineFeatures
 from stream_infer.stream.partitioning import Partitioner
 from stream_infer.training.fit import TrainingTable, train
 from stream_infer.training.replay import Replay, read_lines
-from topologies.flight_delay import topology as without_weather
-from topologies.flight_weather import topology as with_weather
-from topologies.flight_weather import weather_at_origin
+from topologies import flight_delay, flight_network, flight_weather
 from topologies.flights_data import EventLog
 from topologies.flights_data import prepare as prepare_flights
 from topologies.weather_data import prepare as prepare_weather
 
+LESS = flight_delay.topology
+MORE = {one.name: one for one in (flight_weather.topology, flight_network.topology)}
 
-def table_of_the_year(folder: Path) -> TrainingTable:
-    """Return vectors and labels of all departures of 2013, weather included."""
-    assert with_weather.feast is not None
-    repo = Path(with_weather.feast.repo)
+
+def table_of_the_year(topology: Topology, folder: Path) -> TrainingTable:
+    """Return vectors and labels of all departures of 2013."""
+    assert topology.feast is not None
+    repo = Path(topology.feast.repo)
     prepare_features(folder / "flights", repo)
     apply(repo)
-    plan = load_plan(repo, with_weather.feast.service)
+    plan = load_plan(repo, topology.feast.service)
     past = OfflineFeatures(plan, repo, until=LIVE_FROM)
     choose = Partitioner()
     replay = Replay(
-        Engine(with_weather, plan.layout()), past, lambda key: choose.partition(key, PARTITIONS)
+        Engine(topology, plan.layout()), past, lambda key: choose.partition(key, PARTITIONS)
     )
     flights = EventLog(prepare_flights(folder / "flights")).events_between(YEAR_FROM, LIVE_TO)
-    weather = read_lines(str(prepare_weather(folder / "flights")), "origin")
-    rows = replay.run_streams([flights, weather])
+    if topology is flight_weather.topology:
+        weather = read_lines(str(prepare_weather(folder / "flights")), "origin")
+        rows = replay.run_streams([flights, weather])
+    else:
+        rows = replay.run(flights)
     return TrainingTable(rows.names, rows.values, rows.labels, rows.times_us)
 
 
-def judged(table: TrainingTable, folder: Path, name: str) -> dict[str, float]:
+def judged(table: TrainingTable, folder: Path, topology: Topology) -> dict[str, float]:
     """Train on what was before LIVE_FROM; return the test RMSE of each model and the ensemble."""
     live = table.times_us >= microseconds(LIVE_FROM)
     past = TrainingTable(table.names, table.x[~live], table.y[~live], table.times_us[~live])
-    repository = ModelRepository(folder)
-    train(past, microseconds(LIVE_FROM), repository, name, baseline=BASELINE)
-    declared = with_weather if name == with_weather.name else without_weather
-    loaded = load_ensemble(folder, declared, table.names)
+    train(past, microseconds(LIVE_FROM), ModelRepository(folder), topology.name, baseline=BASELINE)
+    loaded = load_ensemble(folder, topology, table.names)
     labelled = live & ~np.isnan(table.y)
     scores = loaded.models.run(np.ascontiguousarray(table.x[labelled])).scores
     truth = table.y[labelled]
@@ -66,18 +70,20 @@ def judged(table: TrainingTable, folder: Path, name: str) -> dict[str, float]:
     return {**each, "ensemble": rmse(loaded.combiner.combine(scores)), "flights": len(truth)}
 
 
-def main(folder: Path) -> None:
-    """Print the test RMSE in minutes, with the weather and without, as one JSON object."""
-    table = table_of_the_year(folder)
-    models = folder / "models_weather_gain"
+def main(name: str, folder: Path) -> None:
+    """Print the test RMSE in minutes, with and without the further inputs, as one JSON object."""
+    topology = MORE[name]
+    table = table_of_the_year(topology, folder)
+    known = {feature for view in LESS.views for feature in view.feature_names}
+    views = (*topology.views, *topology.rekeyed)
+    added = {feature for view in views for feature in view.feature_names} - known
+    models = folder / "models_gain"
     found = {
-        "with": judged(table, models, with_weather.name),
-        "without": judged(
-            without(table, set(weather_at_origin.feature_names)), models, without_weather.name
-        ),
+        "with": judged(table, models, topology),
+        "without": judged(without(table, added), models, LESS),
     }
     print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
