@@ -25,6 +25,7 @@ from tests.faults import (
     scaling,
     servers,
     steady,
+    two_streams,
     workers,
 )
 from tests.faults.bench import Bench
@@ -48,6 +49,7 @@ SCENARIOS: dict[str, Scenario] = {
     },
     "rekey-kill": rekeyed.kill,
     "rekey-zombie": rekeyed.zombie,
+    "two-streams-kill": two_streams.kill,
     "scale": scaling.scale,
     "sigterm": workers.sigterm,
     "poison": servers.poison,

@@ -11,10 +11,18 @@ from stream_infer.models.repository import ModelRepository
 from tests.faults.shop import VECTOR
 
 
-def save_models(root: Path, topology: str, features: tuple[str, ...] = VECTOR) -> None:
-    """Store the models of a topology whose vector is `features`: one for each of VECTOR."""
+def save_models(
+    root: Path,
+    topology: str,
+    features: tuple[str, ...] = VECTOR,
+    shown: tuple[str, ...] = VECTOR,
+) -> None:
+    """Store the models of a topology whose vector is `features`: one for each of `shown`.
+
+    These are the first features, in that order.
+    """
     repository = ModelRepository(root)
-    for column, name in enumerate(VECTOR):
+    for column, name in enumerate(shown):
         graph = helper.make_graph(
             [helper.make_node("Gather", ["features", "column"], ["score"], axis=1)],
             "pick",

@@ -2,7 +2,8 @@
 
 The environment names it: STREAM_INFER_TEST_TOPOLOGY, and STREAM_INFER_TEST_SOURCE its topic. With
 STREAM_INFER_TEST_FIXED it accepts long notes, too; with STREAM_INFER_TEST_REKEY it has views across
-shops, of which no model takes anything.
+shops, of which no model takes anything; with STREAM_INFER_TEST_REPORTS, the name of a topic, also
+a view of that second stream, whose features have models too.
 """
 
 import os
@@ -50,8 +51,17 @@ class Refund(Event, tag="refund"):
     item: str | None = None
 
 
+class Report(Event, tag="report"):
+    shop: str
+    seen_at: datetime
+    rain_mm: float | None = None
+    gust: float | None = None
+
+
 NAME = os.environ.get("STREAM_INFER_TEST_TOPOLOGY", "shop")
+REPORTS = os.environ.get("STREAM_INFER_TEST_REPORTS", "")
 LATENESS_S = 120
+REPORTS_LATENESS_S = 60
 HORIZON_S = 3600
 
 sales = Stream(
@@ -110,6 +120,28 @@ item_trend = sales.view(
 ACROSS = (of_item, of_sale, item_trend)
 VECTOR_ACROSS = (*VECTOR, *(name for view in ACROSS for name in view.feature_names))
 
+# A second stream, merged with the first by event time; of equal times, the sales come first.
+# Without event ids: what is folded twice counts twice.
+reports = Stream(
+    REPORTS or "reports",
+    Report,
+    key="shop",
+    time="seen_at",
+    lateness=f"{REPORTS_LATENESS_S}s",
+)
+sky = reports.view(
+    "sky",
+    by=["shop"],
+    features={
+        "reports_5m": count(over="5m"),
+        "rain_10m": total("rain_mm", over="10m"),
+        "gust_max_5m": maximum("gust", over="5m"),
+        "gust": last("gust"),
+        "age_s": since_last(),
+    },
+)
+VECTOR_SKY = (*VECTOR, *sky.feature_names)
+
 topology = Topology(
     name=NAME,
     on=Sale,
@@ -118,8 +150,9 @@ topology = Topology(
         by_shop,
         by_item,
         *(ACROSS if os.environ.get("STREAM_INFER_TEST_REKEY") else ()),
+        *([sky] if REPORTS else ()),
     ],
-    graph=weighted_mean(dict.fromkeys(VECTOR, 1.0)),
+    graph=weighted_mean(dict.fromkeys(VECTOR_SKY if REPORTS else VECTOR, 1.0)),
     output=f"{NAME}.predictions",
     label=Label(of=Refund, key="sale_id", value="refunded", within=f"{HORIZON_S}s"),
 )
