@@ -4,6 +4,7 @@ redis://[user:password@]host[:port][/database]             rediss://… with TLS
 redis+cluster://[user:password@]host[:port][,host[:port]…]  rediss+cluster://… with TLS
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
@@ -112,6 +113,7 @@ class _Cluster(RedisCluster):
         await super().aclose()
         for node in (*self.startup_nodes, *self.nodes_manager.startup_nodes.values()):
             await node.disconnect()
+        await asyncio.gather(*self.nodes_manager._background_tasks)
 
 
 def _cluster(url: str, timeouts: dict[str, Any]) -> Redis:
