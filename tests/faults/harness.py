@@ -271,6 +271,8 @@ class Run:
         self.until_generated()
         self.until_done()
         for worker in running:
+            # All may have been done before it began: it must have come far enough to be stopped.
+            self.until("a worker works", lambda w=worker: w.said("working on"), START_MAX_S)  # type: ignore[misc]
             if (code := worker.stop()) != 0:
                 self.figures.failures.append(f"a worker ended with {code}: {worker.log}")
         calm = f"{self.name}_calm"

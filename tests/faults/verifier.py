@@ -175,7 +175,7 @@ class Verifier:
             for number, part in self._folded.items()
             for offset in part.of("prediction")
         }
-        blind = {n for n, said in found.items() if STATE_UNAVAILABLE in said[0]["degraded"]}
+        blind = {n for n, said in found.items() if STATE_UNAVAILABLE in said[0].get("degraded", ())}
         names = expected.keys() - self._too_large
         if self._rules.degrades:
             names |= blind & self._names("duplicate")

@@ -80,7 +80,8 @@ def shop_services(
 ) -> tuple[Services, FakePublisher, FakeReader]:
     """Return the services of a shop topology, its models warm."""
     publisher, reader = FakePublisher(), FakeReader()
-    values = {"redis": redis_url, "partitions": PARTITIONS, "request_timeout_s": 5.0, **settings}
+    values = {"redis": redis_url, "partitions": PARTITIONS, "request_timeout_s": 5.0}
+    values |= {"http_wait_max_ms": 60_000, **settings}  # a busy machine is no reason to refuse
     services = build_services(
         [runtime or shop_runtime(shop_topology(name))],
         Settings(**values),

@@ -79,7 +79,9 @@ def test_two_topologies_work_side_by_side(
         assert wait_until(answered, alive=alive, timeout_s=90), log.read_text()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
             text = page.read().decode()
-        found = re.findall(r'consumed_events_total{topology="(\w+)"} (\S+)', text)
+        found = re.findall(
+            r'^stream_infer_consumed_events_total{topology="(\w+)"} (\S+)', text, re.M
+        )
         assert {name: float(n) for name, n in found} == dict.fromkeys(names, float(EVENTS))
         os.kill(worker.pid, signal.SIGTERM)
         assert wait_until(lambda: worker.poll() is not None, timeout_s=60)
