@@ -73,8 +73,11 @@ def may_lack_rows(stored: dict[bytes, bytes], memory: Memory) -> bool:
     mark = stored.get(b"evictions")
     if mark is not None:
         return mark.decode() != memory.mark
-    # Nobody has watched yet, or the header itself was evicted.
-    return memory.may_evict and memory.evicted > 0
+    if b"next_offset" not in stored:
+        # Nothing was stored yet, or the header itself was evicted, by whatever policy was then in
+        # force: rows that it left behind hold what is to be folded again.
+        return memory.evicted > 0
+    return memory.may_evict and memory.evicted > 0  # nobody has watched yet
 
 
 class EvictionWatch:

@@ -125,6 +125,20 @@ async def test_discarding_goes_on_where_a_crash_interrupted_it(redis: Redis, uni
     assert b"discarding" not in await redis.hgetall(f"si:{{{unique}:0}}:meta")
 
 
+async def test_rows_whose_header_was_evicted_are_not_folded_onto(redis: Redis, unique: str) -> None:
+    topology = shop_topology(unique)
+    records = as_records(topology.stream.name, 0, LogMaker(Random(3)).values(200))
+    first, second = (Worker(shop_runtime(topology), redis) for _ in range(2))
+    await first.start()
+    await first.consume(records)
+    await first.processor.revoke([first.tp])
+    await evict(redis)
+    await redis.delete(f"si:{{{unique}:0}}:meta")
+    await redis.config_set("maxmemory-policy", "noeviction")
+    assert await second.start(committed=200) == 0
+    assert await redis.keys(f"si:{{{unique}:0}}:[by@]*") == []
+
+
 async def test_a_partition_pauses_while_redis_keeps_evicting(redis: Redis, unique: str) -> None:
     topology = shop_topology(unique)
     records = as_records(topology.stream.name, 0, LogMaker(Random(3)).values(400))

@@ -18,7 +18,10 @@ def reply(policy: str, evicted: int) -> list[bytes]:
 @pytest.mark.parametrize(
     ("stored", "memory", "expected"),
     [
-        ({}, SAFE, False),
+        ({}, SAFE, True),  # the header itself may have been evicted, before the policy was set
+        ({}, Memory("noeviction", 1000, "run", 0), False),
+        ({b"next_offset": b"7"}, SAFE, False),
+        ({b"next_offset": b"7"}, EVICTING, True),
         ({}, UNBOUNDED, True),
         ({}, UNKNOWN, False),
         ({}, EVICTING, True),
