@@ -23,12 +23,20 @@ class Published:
     emit_from: Position
     pairs_from: Position
 
+    def pairs_when(self, emit_from: Position) -> Position:
+        """Return from where pairs are to be published, if results are from `emit_from` on.
+
+        That is lower for each stream whose pairs lag behind its results; where they do not, they
+        went with the results, also with those that Kafka has and this process has not heard of.
+        """
+        return tuple(
+            pairs if pairs < results else start
+            for pairs, results, start in zip(
+                self.pairs_from, self.emit_from, emit_from, strict=True
+            )
+        )
+
 
 def highest(one: Position, other: Position) -> Position:
     """Return the higher offset of each stream."""
     return tuple(map(max, one, other))
-
-
-def lowest(one: Position, other: Position) -> Position:
-    """Return the lower offset of each stream."""
-    return tuple(map(min, one, other))

@@ -78,6 +78,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         )
         self._consumer = consumer
 
+    def _stopped_set(self) -> None:
+        """Tell the thread's loop to stop, where it has not ended already."""
+        with contextlib.suppress(RuntimeError):
+            super()._stopped_set()
+
     def _lost(self, error: MembershipLost) -> None:
         """Tell the app, in its own loop."""
         self.app.loop.call_soon_threadsafe(self.app.fail, error)

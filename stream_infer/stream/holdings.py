@@ -13,7 +13,7 @@ from stream_infer.monitoring.metrics import Histogram
 from stream_infer.settings import Settings
 from stream_infer.store.eviction import EvictionWatch
 from stream_infer.store.state import Ownership, StateStore
-from stream_infer.stream.away import Away, Published, highest, lowest
+from stream_infer.stream.away import Away, Published, highest
 from stream_infer.stream.evictions import Evictions
 from stream_infer.stream.processing import TP, PartitionsFenced
 
@@ -139,7 +139,7 @@ class Holdings:
             known = self._published.get(members[0])
             if known is not None:
                 start = highest(start, known.emit_from)
-            pairs_from = start if known is None else lowest(start, known.pairs_from)
+            pairs_from = start if known is None else known.pairs_when(start)
             self._published[members[0]] = Published(start, pairs_from)
             self._owned.pop(members[0], None)
             self._away[members[0]] = Away(self._rowless(members[0], start, None))
@@ -185,7 +185,7 @@ class Holdings:
             pairs_from = emit_from
             if known is not None:
                 emit_from = highest(emit_from, known.emit_from)
-                pairs_from = lowest(emit_from, known.pairs_from)
+                pairs_from = known.pairs_when(emit_from)
             state = self._make_state(
                 self._topology,
                 number,

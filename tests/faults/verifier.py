@@ -153,6 +153,9 @@ class Verifier:
         figures.missing += len(missing)
         figures.extra += len(extra)
         figures.repeats += sum(len(contents) - 1 for contents in found.values())
+        again = sorted(name for name, contents in found.items() if len(contents) > 1)
+        if again:
+            figures.notes[f"{what}_repeated"] = [name.partition(":")[2] for name in again[:6]]
         conflicting = [name for name, said in found.items() if any(c != said[0] for c in said)]
         figures.conflicting += len(conflicting)
         for problem, names in (
