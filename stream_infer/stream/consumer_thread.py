@@ -78,10 +78,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         )
         self._consumer = consumer
 
-    def _stopped_set(self) -> None:
-        """Tell the thread's loop to stop, where it has not ended already."""
-        with contextlib.suppress(RuntimeError):
-            super()._stopped_set()
+    async def stop(self) -> None:
+        """Stop the thread, or find that it has ended already and closed its loop."""
+        try:
+            await super().stop()
+        except RuntimeError:
+            if not self.thread_loop.is_closed():
+                raise
 
     def _lost(self, error: MembershipLost) -> None:
         """Tell the app, in its own loop."""
