@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import uvloop
@@ -25,6 +26,9 @@ SWITCH_INTERVAL_S = 0.0005
 """The consumer runs in a thread of its own: it must not wait 5 ms for its turn."""
 
 
+EXPECTED = (StreamInferError, asyncio.CancelledError)
+
+
 class OneLine(logging.Formatter):
     """Time, level, logger and message on one line; a trace only at debug level or for defects."""
 
@@ -33,6 +37,13 @@ class OneLine(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Leave out the trace of what is no defect: a refusal of ours, or something cancelled."""
+        if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
+            record = copy(record)
+            record.exc_info = record.exc_text = None
+        return super().format(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return super().formatException(ei) if ei[0] is not None else ""
