@@ -119,8 +119,15 @@ class Hub:
         await self._anyone.wait()
 
     def join(self, topology: str, per_second_max: int | None = None) -> Follower:
-        """Begin to follow; raises OverloadedError where too many do already."""
-        if self.closed or len(self._followers) >= self._clients_max:
+        """Begin to follow; raises OverloadedError where too many do already.
+
+        While the server stops, what follows ends at once, as what followed before did.
+        """
+        if self.closed:
+            late = Follower(topology, self._queue_max, per_second_max)
+            late.close()
+            return late
+        if len(self._followers) >= self._clients_max:
             raise OverloadedError(
                 f"{len(self._followers)} callers follow results already",
                 "server",

@@ -136,3 +136,11 @@ async def test_a_follower_that_leaves_gives_its_place_back(redis_url: str, uniqu
                             if stream.status_code == 200:
                                 assert await anext(stream.aiter_lines()) == "event: history"
                                 break
+
+
+async def test_who_follows_a_server_that_stops_is_told_so_and_not_refused() -> None:
+    hub = Hub(("shop",), clients_max=1, queue_max=1)
+    hub.close()
+    said = [frames async for frames in hub.join("shop").frames()]
+    assert [b"goodbye" in frames for frames in said] == [True]
+    assert hub.clients == 0
