@@ -2,26 +2,24 @@
 
 import sys
 
-import typer
-
 from stream_infer.cli import check, describe, dlq, features, produce, run, show, tail, topics, train
+from stream_infer.cli.help import group
 from stream_infer.cli.output import FAILED, PROGRAM, USAGE, say
 
-app = typer.Typer(
+app = group(
+    "Predict on streams of events: Kafka in, ONNX models on live features, results out.",
     name=PROGRAM,
-    help="Predict on streams of events: Kafka in, ONNX models on live features, results out.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-topics_app = typer.Typer(help="The topics of a topology.", no_args_is_help=True)
+topics_app = group("The topics of a topology.")
 topics_app.command("create")(topics.create)
 topics_app.command("list")(topics.list_)
-features_app = typer.Typer(help="The Feast repository of a topology.", no_args_is_help=True)
+features_app = group("The Feast repository of a topology.")
 features_app.command("apply")(features.apply)
 features_app.command("materialize")(features.materialize)
-dlq_app = typer.Typer(help="The dead letters of a topology.", no_args_is_help=True)
+dlq_app = group("The dead letters of a topology.")
 dlq_app.command("ls")(dlq.ls)
 dlq_app.command("show")(dlq.show)
 dlq_app.command("replay")(dlq.replay)
