@@ -12,6 +12,7 @@ import numpy as np
 from stream_infer.core import engine as engine_module
 from stream_infer.core.engine import Engine
 from stream_infer.core.inputs import BatchLayout
+from stream_infer.core.partitioned import Partitioned
 from stream_infer.core.predictions import Scored, make_predictions
 from stream_infer.core.state import PartitionState, new_state
 from stream_infer.core.topology import Topology
@@ -111,7 +112,9 @@ class Step:
         batch = self.engine.decode(values, offsets, ingested)
         assert not batch.rejects, batch.rejects[0]
         marks.append(time.perf_counter())
-        for name, keys in self.engine.lacking(self.state, batch).items():
+        work = Partitioned.alone(self.state, batch)
+        found = self.engine.look_up(work)
+        for name, keys in found.lacking().items():
             shard = self.state.shards[name]
             if self.rows_max is not None:
                 # As if all had been stored: what is dirty may not leave.
@@ -121,7 +124,7 @@ class Step:
         columns = self._look_up({field: batch.raw(field) for field in self._fields})
         marks.append(time.perf_counter())
         with _timed(engine_module, "assemble") as assembling:
-            folded = self.engine.fold_batch(self.state, batch, columns)
+            folded = self.engine.fold_batch(work, found, columns)
         marks.append(time.perf_counter())
         scored = self._score(folded.vectors)
         marks.append(time.perf_counter())

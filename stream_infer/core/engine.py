@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core import several
-from stream_infer.core.columns import Batch, Bools, Floats
-from stream_infer.core.errors import StateError
+from stream_infer.core.columns import Batch, Bools, Floats, Ints
 from stream_infer.core.fold import fold, read
 from stream_infer.core.inputs import BatchLayout
 from stream_infer.core.labels import Joined, first_seen, join_label, join_prediction
+from stream_infer.core.partitioned import Found, Partitioned, bounds_of, from_on, slices
 from stream_infer.core.rekeyed import read_rekeyed
 from stream_infer.core.shard import Shard
 from stream_infer.core.state import IDS, LABELS, PartitionState
@@ -42,9 +42,13 @@ class Folded:
     that were not published before, and `emitted` bool[m] which of the scored ones;
     `label_rows` are the kept events' rows in the label shard, -1 where an event has no label key.
     `late` and `duplicates` are positions in what was consumed; `rekeyed` is what the scored events
-    found of each rekeyed view.
+    found of each rekeyed view. `bounds` and `scored_bounds` are those of the partitions of `states`
+    among the kept and the scored events.
     """
 
+    states: Sequence[PartitionState]
+    bounds: Sequence[int]
+    scored_bounds: Sequence[int]
     kept: Batch
     scored: Batch
     scored_at: npt.NDArray[np.int64]
@@ -104,36 +108,36 @@ class Engine:
         scored: Bools = batch.kinds == self.topology.on_kind
         return scored
 
-    def lacking(self, state: PartitionState, batch: Batch) -> dict[str, list[str]]:
-        """Return, for each shard, the keys whose rows must be inserted before `fold_batch`."""
-        keys = self.shard_keys(batch)
-        return {name: state.shards[name].lookup(keys[name])[1] for name in keys}
+    def look_up(self, work: Partitioned) -> Found:
+        """Find the rows of a batch's events, and which must be inserted before `fold_batch`."""
+        return work.look_up(self.shard_keys(work.batch))
 
     def fold_batch(
         self,
-        state: PartitionState,
-        batch: Batch,
+        work: Partitioned,
+        found: Found,
         batch_columns: BatchColumns | None,
         rekeyed: Mapping[str, Shard] = NO_SHARDS,
     ) -> Folded:
         """Fold a batch into the state; return the vectors of its scored events as processed.
 
-        `batch_columns` has a row for each event of the scored type in `batch`; `rekeyed` are rows
-        of rekeyed views as they were read, which stay as they are. Raises StateError,
-        before anything has moved, when a row that `lacking` named was not inserted.
+        `found` is what `look_up` gave; `batch_columns` has a row for each event of the scored type
+        in the batch; `rekeyed` are rows of rekeyed views as they were read, which stay as they are.
+        Raises StateError, before anything has moved, when a row that is lacking was not inserted.
         """
-        topology = self.topology
-        rows = self._rows(state, batch)
-        on_time = self._on_time(state, batch)
-        first = self._first(state, batch, on_time, rows)
+        topology, batch = self.topology, work.batch
+        rows = work.rows(found)
+        on_time = self._on_time(work)
+        first = self._first(work, on_time, rows)
         keep = on_time & first
         kept = batch.take(keep)
+        bounds = bounds_of(keep, work.bounds)
         on = self.scored_mask(kept)
         scored = kept.take(on)
-        fresh = state.emits(kept.offsets, kept.sources)
+        fresh = from_on([s.emit_from for s in work.states], bounds, kept.offsets, kept.sources)
         view_values: dict[str, Floats] = {}
         for view in topology.views:
-            shard, places = state.shards[view.name], rows[view.name][keep]
+            shard, places = work.shard(view.name), rows[view.name][keep]
             if kept.sources is None:
                 view_values[view.name] = fold(view.plan, shard, places, kept)[on]
             else:
@@ -143,6 +147,9 @@ class Engine:
             batch_columns = batch_columns.take(keep[self.scored_mask(batch)])
         answers = read_rekeyed(topology, rekeyed, scored)
         return Folded(
+            states=work.states,
+            bounds=bounds,
+            scored_bounds=bounds_of(on, bounds),
             kept=kept,
             scored=scored,
             scored_at=np.flatnonzero(on),
@@ -155,19 +162,19 @@ class Engine:
             duplicates=batch.positions[on_time & ~first],
         )
 
-    def score_without_state(
-        self, state: PartitionState, batch: Batch, batch_columns: BatchColumns | None
-    ) -> Folded:
+    def score_without_state(self, work: Partitioned, batch_columns: BatchColumns | None) -> Folded:
         """Return the vectors of a batch whose rows cannot be read: nothing is folded but the clock.
 
         Each view's features are missing, for one reason that all of these vectors have. Duplicates
         are not recognised, and no label is joined.
         """
-        on_time = self._on_time(state, batch)
+        batch = work.batch
+        on_time = self._on_time(work)
         kept = batch.take(on_time)
+        bounds = bounds_of(on_time, work.bounds)
         on = self.scored_mask(kept)
         scored = kept.take(on)
-        fresh = state.emits(kept.offsets, kept.sources)
+        fresh = from_on([s.emit_from for s in work.states], bounds, kept.offsets, kept.sources)
         unknown = {
             view.name: np.full((len(scored), len(view.plan.features)), np.nan)
             for view in self.topology.views
@@ -177,6 +184,9 @@ class Engine:
         answers = read_rekeyed(self.topology, NO_SHARDS, scored)
         vectors = assemble(self.topology, self.layout, scored, unknown, batch_columns, answers)
         return Folded(
+            states=work.states,
+            bounds=bounds,
+            scored_bounds=bounds_of(on, bounds),
             kept=kept,
             scored=scored,
             scored_at=np.flatnonzero(on),
@@ -189,9 +199,7 @@ class Engine:
             duplicates=batch.positions[:0],
         )
 
-    def join_labels(
-        self, state: PartitionState, folded: Folded, scores: npt.NDArray[np.float64]
-    ) -> list[Joined]:
+    def join_labels(self, folded: Folded, scores: npt.NDArray[np.float64]) -> list[Joined]:
         """Join labels and predictions of a folded batch in the log's order.
 
         `scores` float64[m] are the scored events' combined scores. Pairs completed by events below
@@ -200,12 +208,14 @@ class Engine:
         label = self.topology.label
         if label is None:
             return []
-        shard, kept = state.shards[LABELS], folded.kept
+        states, kept = folded.states, folded.kept
+        shard = states[0].shards[LABELS]
         score_of = np.full(len(kept), np.nan)
         score_of[folded.scored_at] = scores
         values = kept.column(label.value)
         label_kind = self.topology.event_types.index(label.of)
-        fresh = state.emits_pairs(kept.offsets, kept.sources).tolist()
+        starts = [state.pairs_from for state in states]
+        fresh = from_on(starts, folded.bounds, kept.offsets, kept.sources).tolist()
         pairs: list[Joined] = []
         touched: list[int] = []
         events = zip(folded.label_rows.tolist(), kept.kinds.tolist(), strict=True)
@@ -244,40 +254,30 @@ class Engine:
         answers = read_rekeyed(self.topology, shards, batch)
         return assemble(self.topology, self.layout, batch, values, batch_columns, answers)
 
-    def _on_time(self, state: PartitionState, batch: Batch) -> Bools:
-        """Advance the partition's clock; return bool[n]: which events are within lateness."""
-        if batch.sources is not None:
-            return several.on_time(self.topology, state, batch)
-        on_time, newest_us = several.within_lateness(
-            batch.times_us, state.stream_times_us[0], self.topology.stream.lateness_us
-        )
-        state.stream_times_us = (newest_us,)
-        return on_time
+    def _on_time(self, work: Partitioned) -> Bools:
+        """Advance the partitions' clocks; return bool[n]: which events are within lateness."""
+        batch, parts = work.batch, []
+        for state, own in zip(work.states, slices(work.bounds), strict=True):
+            times_us = batch.times_us[own]
+            if batch.sources is not None:
+                parts.append(several.on_time(self.topology, state, times_us, batch.sources[own]))
+                continue
+            on_time, newest_us = several.within_lateness(
+                times_us, state.stream_times_us[0], self.topology.stream.lateness_us
+            )
+            state.stream_times_us = (newest_us,)
+            parts.append(on_time)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _rows(self, state: PartitionState, batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
-        rows: dict[str, npt.NDArray[np.int64]] = {}
-        for name, keys in self.shard_keys(batch).items():
-            rows[name], absent = state.shards[name].lookup(keys)
-            if absent:
-                raise StateError(
-                    f"topology {self.topology.name!r}: row {absent[0]!r} of {name} was not read"
-                )
-        return rows
-
-    def _first(
-        self,
-        state: PartitionState,
-        batch: Batch,
-        on_time: Bools,
-        rows: Mapping[str, npt.NDArray[np.int64]],
-    ) -> Bools:
+    def _first(self, work: Partitioned, on_time: Bools, rows: Mapping[str, Ints]) -> Bools:
+        batch = work.batch
         if IDS in rows and batch.sources is not None:
-            return several.first_of_ids(self.topology, state, batch, on_time, rows[IDS])
+            return several.first_of_ids(self.topology, work.shard(IDS), batch, on_time, rows[IDS])
         first = np.ones(len(batch), bool)
         if IDS in rows and len(batch):
             within_us = self.topology.stream.duplicates_within_us
             times_us = batch.times_us[on_time]
-            first[on_time] = first_seen(state.shards[IDS], rows[IDS][on_time], times_us, within_us)
+            first[on_time] = first_seen(work.shard(IDS), rows[IDS][on_time], times_us, within_us)
         return first
 
 

@@ -156,23 +156,25 @@ def record_ids(topology: Topology, partition: int, offsets: Ints) -> list[str]:
 
 
 def make_outcomes(
-    topology: Topology, partition: int, kept: Batch, pairs: Sequence[Joined]
+    topology: Topology, partitions: Sequence[int], kept: Batch, pairs: Sequence[Joined]
 ) -> list[Outcome]:
-    """Return the outcome of each pair of prediction and label; `kept` is the batch it arose in."""
+    """Return the outcome of each pair of prediction and label.
+
+    `kept` is the batch that they arose in, of whose events `partitions` are where they lie.
+    """
     if not pairs or topology.label is None:
         return []
     keys = kept.labels(topology.label.key)
     scored = topology.stream.name
 
-    def topic(event: int) -> str:
-        return scored if kept.sources is None else topology.streams[kept.sources[event]].name
+    def place(event: int) -> tuple[str, int]:
+        topic = scored if kept.sources is None else topology.streams[kept.sources[event]].name
+        return topic, partitions[event]
 
     return [
         Outcome(
-            outcome_id=record_id(
-                topology.name, topic(pair.event), partition, int(kept.offsets[pair.event])
-            ),
-            prediction_id=record_id(topology.name, scored, partition, pair.offset),
+            outcome_id=record_id(topology.name, *place(pair.event), int(kept.offsets[pair.event])),
+            prediction_id=record_id(topology.name, scored, partitions[pair.event], pair.offset),
             topology=topology.name,
             key=keys[pair.event] or "",
             score=pair.score,

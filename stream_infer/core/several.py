@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_infer.core.arrays import Bools, Floats, Ints
 from stream_infer.core.arrivals import Observing
@@ -18,6 +19,8 @@ from stream_infer.core.shard import Shard
 from stream_infer.core.state import IDS, LABELS, PartitionState
 from stream_infer.core.stream import View
 from stream_infer.core.topology import Topology
+
+Sources = npt.NDArray[np.int8]
 
 
 def shard_keys(topology: Topology, batch: Batch) -> dict[str, list[str | None]]:
@@ -54,16 +57,13 @@ def read_view(topology: Topology, view: View, shard: Shard, rows: Ints, batch: B
     return read(view.plan, shard, rows, _as_of_stream(topology, view, batch), observing)
 
 
-def on_time(topology: Topology, state: PartitionState, batch: Batch) -> Bools:
+def on_time(topology: Topology, state: PartitionState, times_us: Ints, sources: Sources) -> Bools:
     """Advance each stream's clock; return bool[n]: which events are within their lateness."""
-    assert batch.sources is not None
     times = list(state.stream_times_us)
-    result = np.ones(len(batch), bool)
+    result = np.ones(len(times_us), bool)
     for number, stream in enumerate(topology.streams):
-        at = np.flatnonzero(batch.sources == number)
-        result[at], times[number] = within_lateness(
-            batch.times_us[at], times[number], stream.lateness_us
-        )
+        at = np.flatnonzero(sources == number)
+        result[at], times[number] = within_lateness(times_us[at], times[number], stream.lateness_us)
     state.stream_times_us = tuple(times)
     return result
 
@@ -72,15 +72,16 @@ def within_lateness(times_us: Ints, newest_us: int, lateness_us: int) -> tuple[B
     """Return which events of one stream are on time, bool[n], and its newest event time then."""
     if not len(times_us):
         return np.ones(0, bool), newest_us
+    latest_us = max(newest_us, int(times_us.max()))
+    if int(times_us.min()) >= latest_us - lateness_us:
+        return np.ones(len(times_us), bool), latest_us
     newest = np.maximum.accumulate(times_us)
     before = np.maximum(np.concatenate(([newest_us], newest[:-1])), newest_us)
     on_time: Bools = times_us >= before - lateness_us
-    return on_time, max(newest_us, int(newest[-1]))
+    return on_time, latest_us
 
 
-def first_of_ids(
-    topology: Topology, state: PartitionState, batch: Batch, on_time: Bools, rows: Ints
-) -> Bools:
+def first_of_ids(topology: Topology, ids: Shard, batch: Batch, on_time: Bools, rows: Ints) -> Bools:
     """Return bool[n]: false for events whose id was seen within their stream's horizon."""
     assert batch.sources is not None
     first = np.ones(len(batch), bool)
@@ -88,7 +89,7 @@ def first_of_ids(
         if stream.event_id is not None:
             at = np.flatnonzero(on_time & (batch.sources == number))
             within_us = stream.duplicates_within_us
-            first[at] = first_seen(state.shards[IDS], rows[at], batch.times_us[at], within_us)
+            first[at] = first_seen(ids, rows[at], batch.times_us[at], within_us)
     return first
 
 

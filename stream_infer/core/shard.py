@@ -1,7 +1,8 @@
-"""Rows of one entity each, in memory: packed side by side, found by key, bounded in number."""
+"""The rows of one partition's entities, in memory: found by key, bounded in number."""
 
+import weakref
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import chain, pairwise, repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,10 +10,10 @@ import numpy.typing as npt
 
 from stream_infer.core.arrays import Bools, Ints
 from stream_infer.core.errors import StateError
+from stream_infer.core.slab import EMPTY_ROW, Slab
 
-CAPACITY_FIRST = 64
+__all__ = ["EMPTY_ROW", "HasRowDtype", "Shard", "lookup_together"]
 ABSENT = -1
-EMPTY_ROW = 0  # never given to a key: what an absent key reads
 
 
 class HasRowDtype(Protocol):
@@ -23,11 +24,11 @@ class HasRowDtype(Protocol):
 
 
 class Shard:
-    """Rows of up to `max_rows` keys, as one structured array `rows`.
+    """Rows of up to `max_rows` keys, in a slab of its own or in one that it shares.
 
     A row stays where it is while its key is resident. Rows that changed since the last `take_dirty`
     are dirty; they, and the rows that the latest `lookup` found or that were inserted after it, are
-    never evicted.
+    never evicted. A shard that nobody refers to any more leaves its rows to the others.
 
     >>> shard = Shard(np.dtype([("seen_us", "<i8")]), max_rows=10)
     >>> shard.lookup(["a", None, "b", "a"])
@@ -40,20 +41,22 @@ class Shard:
     [('b', b'\\x07\\x00\\x00\\x00\\x00\\x00\\x00\\x00')]
     """
 
-    def __init__(self, layout: HasRowDtype | np.dtype[np.void], max_rows: int) -> None:
-        self.dtype = layout if isinstance(layout, np.dtype) else layout.row_dtype
-        self.row_bytes = self.dtype.itemsize
+    def __init__(
+        self,
+        layout: HasRowDtype | np.dtype[np.void],
+        max_rows: int,
+        slab: Slab | None = None,
+    ) -> None:
+        dtype = layout if isinstance(layout, np.dtype) else layout.row_dtype
         self.max_rows = max_rows
+        self.slab = slab or Slab(dtype, max_rows)
+        self.row_bytes = dtype.itemsize
+        self._number = self.slab.join()
         self._blank = bytes(self.row_bytes)
-        self._row_of: dict[str, int] = {}
-        self._keys: list[str | None] = [None]
-        self._free: list[int] = []
-        self._clock = 0
-        self._cells: dict[str, tuple[npt.NDArray[Any], int, int]] = {}
-        self.rows: npt.NDArray[np.void] = np.zeros(0, self.dtype)
-        self._used: Ints = np.zeros(0, np.int64)  # the clock at the latest use; -1: no key
-        self._dirty: Bools = np.zeros(0, bool)
-        self._allocate(min(CAPACITY_FIRST, max_rows + 1))
+        self._row_of: dict[str | None, int] = {}
+        self._looked_up = 0
+        if slab is not None:
+            weakref.finalize(self, _release, slab, self._row_of).atexit = False
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -62,34 +65,32 @@ class Shard:
         return key in self._row_of
 
     @property
+    def rows(self) -> npt.NDArray[np.void]:
+        """All rows of the slab, as one structured array."""
+        return self.slab.rows
+
+    @property
     def resident_bytes(self) -> int:
         """Bytes of the rows that hold a key."""
         return len(self._row_of) * self.row_bytes
 
     @property
     def allocated_bytes(self) -> int:
-        """Bytes set aside for rows, whether or not they hold a key."""
-        return self.rows.nbytes
+        """Bytes that the slab has set aside for rows, whether or not they hold a key."""
+        return self.slab.rows.nbytes
 
     @property
     def dirty_count(self) -> int:
         """Number of rows changed since the last `take_dirty`."""
-        return int(np.count_nonzero(self._dirty))
+        return int(np.count_nonzero(self._own(self.slab.dirty)))
 
     def lookup(self, keys: Sequence[str | None]) -> tuple[Ints, list[str]]:
         """Return the row of each key, int64[n], and the distinct keys that are not resident.
 
         The row is -1 where a key is None or not resident.
         """
-        found = np.fromiter(map(self._row_of.get, keys, repeat(ABSENT)), np.int64, len(keys))  # type: ignore[arg-type]
-        self._clock += 1
-        absent = found < 0
-        if not absent.any():
-            self._used[found] = self._clock
-            return found, []
-        self._used[found[~absent]] = self._clock
-        missing = dict.fromkeys(keys[i] for i in np.flatnonzero(absent).tolist())
-        return found, [key for key in missing if key is not None]
+        found, (absent,) = lookup_together([self], [0, len(keys)], keys)
+        return found, absent
 
     def insert(self, keys: Sequence[str], payloads: Sequence[bytes | None]) -> None:
         """Make keys resident, each with its stored row, or with an empty one where that is None.
@@ -109,29 +110,29 @@ class Shard:
                     f"{self.row_bytes}: it was written by another declaration of its view"
                 )
         self._make_room(len(fresh))
-        places = [self._free.pop() for _ in fresh]
+        slab = self.slab
+        places = slab.take(fresh, self._number)
         content = b"".join([payload or self._blank for payload in fresh.values()])
-        self.rows[places] = np.frombuffer(content, self.dtype)
-        self._used[places] = self._clock
+        slab.rows[places] = np.frombuffer(content, slab.dtype)
+        slab.used[places] = self._looked_up
         self._row_of.update(zip(fresh, places, strict=True))
-        for key, place in zip(fresh, places, strict=True):
-            self._keys[place] = key
 
     def payload(self, row: int) -> bytes:
         """Return a copy of a row as it is stored."""
-        content: bytes = self.rows[row].tobytes()
-        return content
+        return self.slab.content([row])[0]
 
     def touch(self, rows: Ints) -> None:
-        """Mark rows as changed."""
-        self._dirty[rows] = True
+        """Mark rows as changed, be they of this shard or of another one in its slab."""
+        self.slab.dirty[rows] = True
 
     def take_dirty(self) -> list[tuple[str, bytes]]:
         """Return the changed rows, each as its key and a copy, and mark them as unchanged."""
-        changed = np.flatnonzero(self._dirty).tolist()
-        self._dirty[:] = False
-        size, octets, keys = self.row_bytes, self._octets, self._keys
-        return [(keys[row], bytes(octets[row * size : row * size + size])) for row in changed]  # type: ignore[misc]
+        slab = self.slab
+        places = np.flatnonzero(self._own(slab.dirty))
+        slab.dirty[places] = False
+        changed = places.tolist()
+        keys = [slab.keys[row] or "" for row in changed]
+        return list(zip(keys, slab.content(changed), strict=True))
 
     def evict(self, limit: int) -> int:
         """Forget the least recently used rows until `limit` are left; return how many went.
@@ -141,66 +142,74 @@ class Shard:
         excess = len(self._row_of) - limit
         if excess <= 0:
             return 0
-        evictable = self._resident & ~self._dirty & (self._used < self._clock)
-        candidates = np.flatnonzero(evictable)
+        slab = self.slab
+        evictable = (slab.used >= 0) & ~slab.dirty & (slab.used < self._looked_up)
+        candidates = np.flatnonzero(self._own(evictable))
         if len(candidates) > excess:
-            oldest = np.argpartition(self._used[candidates], excess - 1)[:excess]
+            oldest = np.argpartition(slab.used[candidates], excess - 1)[:excess]
             candidates = candidates[oldest]
-        for row in candidates.tolist():
-            key = self._keys[row]
-            assert key is not None
-            del self._row_of[key]
-            self._keys[row] = None
-            self._free.append(row)
-        self._used[candidates] = -1
-        return len(candidates)
+        places = candidates.tolist()
+        for row in places:
+            del self._row_of[slab.keys[row]]
+        slab.release(places)
+        return len(places)
 
     def cells(self, name: str) -> tuple[npt.NDArray[Any], int, int]:
-        """Return all rows as one array of a column's numbers, a row's length in it, and the offset.
+        """Return where a column's numbers are (see `Slab.cells`)."""
+        return self.slab.cells(name)
 
-        Cell s of the column in row r is at `r * length + offset + s`. The size of the column's
-        numbers must divide the row's. The array is a view, valid until rows are inserted.
-        """
-        found = self._cells.get(name)
-        if found is None:
-            assert self.dtype.fields is not None
-            column, offset = self.dtype.fields[name][:2]
-            size = column.base.itemsize
-            flat = self.rows.view(column.base).reshape(-1)
-            found = self._cells[name] = flat, self.row_bytes // size, offset // size
-        return found
-
-    @property
-    def _resident(self) -> Bools:
-        return self._used >= 0
+    def _own(self, mask: Bools) -> Bools:
+        """Return which of the slab's rows are of this shard, and in `mask`."""
+        if self.slab.holders == 1:
+            return mask
+        own: Bools = mask & (self.slab.holder == self._number)
+        return own
 
     def _make_room(self, wanted: int) -> None:
-        lacking = wanted - len(self._free)
-        if lacking <= 0:
-            return
-        capacity = len(self.rows)
-        if capacity < self.max_rows + 1:
-            goal = max(2 * capacity, capacity + lacking)
-            self._allocate(min(goal, self.max_rows + 1))
-            lacking = wanted - len(self._free)
-        if lacking > 0:
+        slab = self.slab
+        slab.reserve(wanted)
+        if wanted > slab.free:
             self.evict(self.max_rows - wanted)
-        if wanted > len(self._free):
+        if wanted > slab.free:
             raise StateError(
                 f"{wanted} new rows do not fit: {len(self._row_of)} of at most {self.max_rows} are "
                 "in use and not stored yet; allow more rows, or smaller micro-batches"
             )
 
-    def _allocate(self, capacity: int) -> None:
-        """Grow to `capacity` rows; what grows is zero, and the rows in use stay as they are."""
-        rows = np.zeros(capacity, self.dtype)
-        used = np.full(capacity, -1, np.int64)
-        dirty = np.zeros(capacity, bool)
-        before = len(self._keys)
-        if len(self.rows):
-            rows[:before], used[:before], dirty[:before] = self.rows, self._used, self._dirty
-        self.rows, self._used, self._dirty = rows, used, dirty
-        self._octets = memoryview(rows.view(np.uint8))  # type: ignore[arg-type]
-        self._cells.clear()
-        self._keys.extend([None] * (capacity - before))
-        self._free.extend(range(capacity - 1, before - 1, -1))
+
+def lookup_together(
+    shards: Sequence[Shard], bounds: Sequence[int], keys: Sequence[str | None]
+) -> tuple[Ints, list[list[str]]]:
+    """Look keys up in the shards of one slab: those from `bounds[i]` to `bounds[i + 1]` in shard i.
+
+    Returns the row of each key, int64[n], -1 where it is None or not resident; and, for each shard,
+    its distinct keys that are not resident.
+    """
+    slab = shards[0].slab
+    if len(shards) == 1:
+        places: Any = map(shards[0]._row_of.get, keys, repeat(ABSENT))
+    else:
+        places = chain.from_iterable(
+            map(shard._row_of.get, keys[start:stop], repeat(ABSENT))
+            for shard, (start, stop) in zip(shards, pairwise(bounds), strict=True)
+        )
+    found = np.fromiter(places, np.int64, len(keys))
+    slab.clock += 1
+    for shard in shards:
+        if shard.slab is not slab:
+            raise StateError("rows of one batch are in several slabs")
+        shard._looked_up = slab.clock
+    absent = np.flatnonzero(found < 0)
+    if not len(absent):
+        slab.used[found] = slab.clock
+        return found, [[] for _ in shards]
+    slab.used[found[found >= 0]] = slab.clock
+    missing: list[list[str]] = []
+    for start, stop in pairwise(bounds):
+        own = absent[(absent >= start) & (absent < stop)].tolist()
+        missing.append([key for key in dict.fromkeys(keys[i] for i in own) if key is not None])
+    return found, missing
+
+
+def _release(slab: Slab, row_of: dict[str | None, int]) -> None:
+    slab.release(list(row_of.values()))

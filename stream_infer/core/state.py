@@ -6,12 +6,9 @@ The log of a partition is that of its topic, or the logs of several topics merge
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-from stream_infer.core.arrays import Bools, Ints
 from stream_infer.core.labels import ID_ROW, LABEL_ROW
 from stream_infer.core.shard import Shard
+from stream_infer.core.slab import Slab
 from stream_infer.core.topology import Topology
 
 IDS = "@ids"
@@ -61,17 +58,6 @@ class PartitionState:
     ttl_ms: Mapping[str, int]
     results: dict[str, bytes] = field(default_factory=dict)
 
-    def emits(self, offsets: Ints, sources: npt.NDArray[np.int8] | None) -> Bools:
-        """Return bool[n]: which records' results were not published before a restart.
-
-        `offsets` int64[n] are those of streams `sources` int8[n] (None: there is but one stream).
-        """
-        return _from(self.emit_from, offsets, sources)
-
-    def emits_pairs(self, offsets: Ints, sources: npt.NDArray[np.int8] | None) -> Bools:
-        """Return bool[n]: which records' pairs were not published before (see `emits`)."""
-        return _from(self.pairs_from, offsets, sources)
-
     def snapshot(self) -> Snapshot:
         """Take the rows changed since the last call; the caller must store them."""
         changed = {name: shard.take_dirty() for name, shard in self.shards.items()}
@@ -83,12 +69,6 @@ class PartitionState:
         return Snapshot(self.position, self.stream_times_us, rows)
 
 
-def _from(start: Position, offsets: Ints, sources: npt.NDArray[np.int8] | None) -> Bools:
-    if sources is None:
-        return offsets >= start[0]
-    return offsets >= np.array(start)[sources]
-
-
 def new_state(
     topology: Topology,
     partition: int,
@@ -98,23 +78,34 @@ def new_state(
     pairs_from: Position | None = None,
     stream_times_us: Position | None = None,
     catch_up_us: int = 0,
+    slabs: dict[str, Slab] | None = None,
 ) -> PartitionState:
     """Return a partition's state at a position (default: the beginning), with no row in memory yet.
+
+    Partitions that are to be worked on together take the same `slabs`, empty at first.
 
     Stored rows may expire when idle for their horizon plus `catch_up_us`: windows follow event
     time and expiry the wall clock, so a worker that far behind must still find them.
     """
-    shards = {view.name: Shard(view.plan.row_dtype, ROWS_MAX) for view in topology.views}
+    layouts = {view.name: view.plan.row_dtype for view in topology.views}
     horizons = {view.name: view.plan.horizon_us for view in topology.views}
     with_ids = [stream for stream in topology.streams if stream.event_id is not None]
     if with_ids:
-        shards[IDS] = Shard(ID_ROW, ROWS_MAX)
+        layouts[IDS] = ID_ROW
         horizons[IDS] = max(stream.duplicates_within_us for stream in with_ids)
     if topology.label is not None:
-        shards[LABELS] = Shard(LABEL_ROW, ROWS_MAX)
+        layouts[LABELS] = LABEL_ROW
         horizons[LABELS] = topology.label.within_us
     ttl_ms = {name: (us + catch_up_us) // 1000 for name, us in horizons.items()}
     ttl_ms[RESULTS] = topology.keep_results_us // 1000
+    if slabs is not None:
+        for name, layout in layouts.items():
+            if name not in slabs:
+                slabs[name] = Slab(layout, ROWS_MAX)
+    shards = {
+        name: Shard(layout, ROWS_MAX, None if slabs is None else slabs[name])
+        for name, layout in layouts.items()
+    }
     nowhere = (0,) * len(topology.streams)
     return PartitionState(
         partition,

@@ -9,10 +9,8 @@ from stream_infer.settings import Settings
 from stream_infer.store.connection import UNREACHABLE
 from stream_infer.store.state import StateStore
 from stream_infer.stream.absence import Absence
-from stream_infer.stream.away import Away
 from stream_infer.stream.holdings import Holdings
 from stream_infer.stream.processing import TP
-from stream_infer.stream.work import Work
 
 
 class Custody:
@@ -57,13 +55,6 @@ class Custody:
             await self._absence.tried(call)
         except UNREACHABLE as error:
             self._leave(error)
-
-    def still_holds(self, work: Work) -> bool:
-        """Whether a partition is ours still; it may have lost its rows while we waited."""
-        held = self._holdings.held(work.tp)
-        if isinstance(held, Away):
-            work.owned = held
-        return held is work.owned
 
     def readable_again(self) -> Set[TP]:
         """Return the partitions that are held without rows, once Redis answers again."""

@@ -17,17 +17,18 @@ FROM = "si-from"
 def forwarded(
     topic: str,
     keyed: Sequence[KeyedViews],
-    tp: TP,
+    places: Sequence[TP],
     records: Sequence[ConsumerRecord],
     kept: Batch,
     fresh: Bools,
-) -> list[OutgoingRecord]:
+) -> list[tuple[TP, OutgoingRecord]]:
     """Return the records that send kept events on, in offset order, their bytes unchanged.
 
-    One for each key of which the event has all fields and some view uses its type. Events that are
-    not `fresh`, bool[n], were sent on before. `kept.positions` index `records`.
+    One for each key of which the event has all fields and some view uses its type, with where the
+    event is: `places` of all n. Events that are not `fresh`, bool[n], were sent on before.
+    `kept.positions` index `records`.
     """
-    found: list[OutgoingRecord] = []
+    found: list[tuple[TP, OutgoingRecord]] = []
     if not keyed:
         return found
     wanted = [
@@ -37,12 +38,14 @@ def forwarded(
     for i, position in enumerate(kept.positions.tolist()):
         if not fresh[i]:
             continue
+        tp = places[i]
         headers = ((FROM, f"{tp.topic}:{tp.partition}:{offsets[i]}".encode()),)
         for views, used, entities in wanted:
             entity = entities[i]
             if used[i] and entity is not None:
                 key = views.record_key(entity).encode()
-                found.append(OutgoingRecord(topic, key, records[position].value, headers))
+                record = OutgoingRecord(topic, key, records[position].value, headers)
+                found.append((tp, record))
     return found
 
 

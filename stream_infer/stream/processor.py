@@ -4,18 +4,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
-from itertools import pairwise
-from typing import Any
+from functools import partial
+from itertools import islice, pairwise
 
 import numpy as np
 from msgspec.json import decode
 from redis.asyncio import Redis
 
 from stream_infer.core.engine import Folded
-from stream_infer.core.errors import FencedError
-from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
-from stream_infer.core.results import Prediction, encode, moment
-from stream_infer.core.shard import Shard
+from stream_infer.core.predictions import Scored
+from stream_infer.core.results import Prediction
+from stream_infer.core.state import new_state
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.failpoints import failpoint
 from stream_infer.monitoring.counters import TopologyCounters
@@ -24,6 +23,7 @@ from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.state import StateStore
 from stream_infer.stream.away import Away
+from stream_infer.stream.concluding import Conclusion
 from stream_infer.stream.custody import Custody, check_away
 from stream_infer.stream.dead_letters import unpublished
 from stream_infer.stream.holdings import Holdings, Owned
@@ -36,6 +36,7 @@ from stream_infer.stream.processing import (
 )
 from stream_infer.stream.rekeying import Rekeying
 from stream_infer.stream.retry import out_of_memory
+from stream_infer.stream.rows import Asked, RowReader
 from stream_infer.stream.runtime import Runtime
 from stream_infer.stream.work import Work, decoded
 
@@ -82,12 +83,20 @@ class TopologyProcessor:
         self._store = store
         self._rows_max = settings.state_rows_max
         self._reader: BatchFeatureReader | None = runtime.reader(settings)
-        self._wall_us = wall_us
+        self._conclusion = Conclusion(runtime, counters, rekeyed, wall_us)
         self._broken = broken
         self._rekeyed = rekeyed
         check_away(settings, runtime.topology)
         store_s = counters.stages_s["store"]
-        self._holdings = Holdings(runtime.topology, store, settings, monotonic_s, store_s=store_s)
+        self._holdings = Holdings(
+            runtime.topology,
+            store,
+            settings,
+            monotonic_s,
+            make_state=partial(new_state, slabs={}),  # All partitions are folded together.
+            store_s=store_s,
+        )
+        self._rows = RowReader(self._holdings, store)
         self._custody = Custody(self._holdings, store, settings, counters)
         self.counters = counters
 
@@ -101,20 +110,21 @@ class TopologyProcessor:
         return await self._custody.take(partitions, committed)
 
     async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
-        """Fold and score everything that waited; one read before, one call per model."""
+        """Fold and score everything that waited: one read, one fold of each view, one call of each
+        model, whatever the number of partitions.
+        """
         laps = Laps()
-        works = [
-            self._decoded(tp, records, held)
-            for tp, records in batch.items()
-            if (held := self._holdings.held(tp)) is not None
-        ]
-        laps.end("decode")
-        whole = [work for work in works if isinstance(work.owned, Owned)]
-        if whole:
-            await self._custody.attempt(lambda: self._read(whole))
-        laps.end("read")
-        # What was given away while we waited belongs to somebody else now.
-        works = [work for work in works if self._custody.still_holds(work)]
+        while True:
+            works = self._decoded(batch)
+            laps.end("decode")
+            for work in works:
+                if work.has_rows:
+                    await self._custody.attempt(partial(self._read, work))
+            laps.end("read")
+            # What was given away while we waited belongs to somebody else now; what has lost its
+            # rows goes on without.
+            if all(self._holdings.held(p.tp) is p.owned for work in works for p in work.parts):
+                break
         try:
             outcome = self._moved(works, laps)
         except Exception as error:
@@ -125,29 +135,30 @@ class TopologyProcessor:
 
     def _moved(self, works: Sequence[Work], laps: Laps) -> Outcome:
         """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
-        engine = self._runtime.engine
-        folded = [
-            engine.fold_batch(work.owned.state, work.batch, work.columns, work.rekeyed)
-            if isinstance(work.owned, Owned)
-            else engine.score_without_state(work.owned.state, work.batch, self._cached(work))
-            for work in works
-        ]
+        folded = [self._folded(work) for work in works]
         laps.end("fold")
         scores = self._score([item.vectors for item in folded])
         laps.end("models")
         results: dict[TP, list[OutgoingRecord]] = {}
         positions: dict[TP, int] = {}
         for work, item, scored in zip(works, folded, scores, strict=True):
-            results[work.tp] = self._concluded(work, item, scored)
-            positions.update(work.advance())
-            if isinstance(work.owned, Owned):
-                work.owned.changed = True
-            else:
+            results |= self._conclusion.of(work, item, scored)
+            for part in work.parts:
+                positions.update(part.advance())
+                if isinstance(part.owned, Owned):
+                    part.owned.changed = True
+            if not work.has_rows:
                 self.counters.without_state += int(item.emitted.sum())
         self._holdings.take_snapshots()
         laps.end("conclude")
         failpoint("folded")
         return Outcome(results, positions)
+
+    def _folded(self, work: Work) -> Folded:
+        engine = self._runtime.engine
+        if work.found is None:
+            return engine.score_without_state(work.events, self._cached(work))
+        return engine.fold_batch(work.events, work.found, work.columns, work.rekeyed)
 
     async def acknowledged(self, positions: Mapping[TP, int]) -> None:
         """Store the snapshots whose events are all acknowledged now."""
@@ -169,6 +180,7 @@ class TopologyProcessor:
         await self._custody.give_back(partitions)
 
     def _cached(self, work: Work) -> BatchColumns | None:
+        """Return the batch features that are in memory."""
         if self._reader is None:
             return None
         scored = work.batch.take(self._runtime.engine.scored_mask(work.batch))
@@ -189,139 +201,56 @@ class TopologyProcessor:
         prediction_id = decode(record.value, type=Prediction).prediction_id
         return [unpublished(record, prediction_id, topology=topology.name, reason=str(error))]
 
-    def _decoded(self, tp: TP, records: Sequence[ConsumerRecord], held: Owned | Away) -> Work:
-        members = self._holdings.members(tp.partition)
-        return decoded(self._runtime.engine, tp, members, held, records)
+    def _decoded(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> list[Work]:
+        """Decode what is of partitions of ours, those with their rows apart from those without."""
+        found = {tp: held for tp in batch if (held := self._holdings.held(tp)) is not None}
+        whole: dict[TP, Owned | Away] = {t: h for t, h in found.items() if isinstance(h, Owned)}
+        rowless: dict[TP, Owned | Away] = {t: h for t, h in found.items() if isinstance(h, Away)}
+        engine, members = self._runtime.engine, self._holdings.members
+        return [decoded(engine, members, held, batch) for held in (whole, rowless) if held]
 
-    async def _read(self, works: Sequence[Work]) -> None:
+    async def _read(self, work: Work) -> None:
         """Fetch rows and batch features that are not in memory, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
-        engine = self._runtime.engine
-        for work in works:
-            owned = work.whole
+        engine, batch = self._runtime.engine, work.batch
+        for _, owned in work.owned:
             owned.evict(self._rows_max)
-            work.lacking = engine.lacking(work.owned.state, work.batch)
-            for name, keys in work.lacking.items():
-                if keys:
-                    found_at = self._store.row_keys(work.tp.partition, name, keys)
-                    pipeline.execute_command("MGET", *found_at)
-            if any(work.lacking.values()):
-                work.before = owned.ownership
-                pipeline.execute_command(*self._store.header_command(work.tp.partition))
-                work.asks_memory = self._holdings.evictions.asks(owned.watch)
-                if work.asks_memory:
-                    pipeline.execute_command(*self._store.memory_command(work.tp.partition))
-            if self._reader is not None:
-                scored = work.batch.take(engine.scored_mask(work.batch))
-                fields = self._reader.plan.fields
-                work.request = self._reader.request({f: scored.raw(f) for f in fields})
-                for command in work.request.commands:
-                    pipeline.execute_command(*command)
-        asked = None
+        work.found = engine.look_up(work.events)
+        asked: list[Asked] = []
+        for number, (tp, owned) in enumerate(work.owned):
+            asked += self._rows.ask(pipeline, tp, owned, work.found.lacking(number))
+        scored = batch.take(engine.scored_mask(batch))
+        request = rows_asked = None
+        if self._reader is not None:
+            request = self._reader.request({f: scored.raw(f) for f in self._reader.plan.fields})
+            for command in request.commands:
+                pipeline.execute_command(*command)
         if self._rekeyed is not None:
-            scored_parts = [w.batch.take(engine.scored_mask(w.batch)) for w in works]
-            asked = self._rekeyed.ask(pipeline, scored_parts)
-        replies: list[Any] = await pipeline.execute() if len(pipeline) else []
-        start = 0
-        fenced: dict[TP, FencedError] = {}
-        for work in works:
-            rows: list[tuple[Shard, list[str], list[bytes | None]]] = []
-            for name, keys in work.lacking.items():
-                if keys:
-                    rows.append((work.owned.state.shards[name], keys, replies[start]))
-                    start += 1
-            if work.before is not None:
-                try:
-                    self._store.check_header(work.before, replies[start])
-                    absent = any(None in found for _, _, found in rows)
-                    told = replies[start + 1] if work.asks_memory else None
-                    self._holdings.evictions.check(work.whole.watch, told, absent=absent)
-                except FencedError as error:
-                    if self._holdings.get(work.tp) is work.owned:
-                        fenced[work.tp] = error
-                start += 1 + work.asks_memory
-            if work.tp not in fenced:
-                for shard, keys, found in rows:
-                    shard.insert(keys, found)
-            if self._reader is not None and work.request is not None:
-                stop = start + len(work.request.commands)
-                read = self._reader.absorb(work.request, replies[start:stop])
-                work.columns = BatchColumns(read.values, read.timestamps_us)
-                start = stop
-        if self._rekeyed is not None and asked is not None:
-            rekeyed = self._rekeyed.absorb(asked, replies[start:])
-            for work in works:
-                work.rekeyed = rekeyed
-        self._holdings.forget(fenced)
+            rows_asked = self._rekeyed.ask(pipeline, [scored])
+        replies = iter(await pipeline.execute() if len(pipeline) else [])
+        self._rows.insert(asked, replies)
+        if self._reader is not None and request is not None:
+            own = list(islice(replies, len(request.commands)))
+            read = self._reader.absorb(request, own)
+            work.columns = BatchColumns(read.values, read.timestamps_us)
+        if self._rekeyed is not None and rows_asked is not None:
+            work.rekeyed = self._rekeyed.absorb(rows_asked, list(replies))
 
     def _score(self, parts: Sequence[Vectors]) -> list[Scored]:
-        """Run each model once over the vectors of all partitions."""
+        """Run each model once over all vectors."""
         if not parts:
             return []
-        everything = Vectors(
-            np.concatenate([part.values for part in parts]),
-            np.zeros((sum(len(part.reasons) for part in parts), 0), bool),
-            (),  # Partitions may have different ones; the models do not ask for any.
-            np.concatenate([part.age_us for part in parts]),
-        )
+        everything = parts[0]
+        if len(parts) > 1:
+            everything = Vectors(
+                np.concatenate([part.values for part in parts]),
+                np.zeros((sum(len(part.reasons) for part in parts), 0), bool),
+                (),  # Parts may have different ones; the models do not ask for any.
+                np.concatenate([part.age_us for part in parts]),
+            )
         scored = self._runtime.score(everything)
         self.counters.models_failed(scored.failures)
+        if len(parts) == 1:
+            return [scored]
         bounds = np.cumsum([0] + [len(part.values) for part in parts]).tolist()
         return [scored.part(a, b) for a, b in pairwise(bounds)]
-
-    def _concluded(self, work: Work, folded: Folded, scored: Scored) -> list[OutgoingRecord]:
-        """Join labels, count, and return what is to be published for one partition."""
-        runtime, topology = self._runtime, self._runtime.topology
-        state = work.owned.state
-        now_us = self._wall_us()
-        # A clock that was set back is no reason for a result before its event.
-        latency_ms = np.maximum(now_us - folded.scored.ingested_us, 0) / 1e3
-        pairs = runtime.engine.join_labels(state, folded, scored.combined)
-        predictions = make_predictions(
-            topology,
-            runtime.versions,
-            folded.scored,
-            folded.vectors,
-            scored,
-            record_ids(topology, work.tp.partition, folded.scored.offsets),
-            moment(now_us),
-            latency_ms,
-        )
-        payloads = predictions.encoded()
-        if isinstance(work.owned, Owned):
-            state.results.update(zip(predictions.keys, payloads, strict=True))
-        emitted = folded.emitted
-        chosen = range(len(predictions)) if emitted.all() else np.flatnonzero(emitted).tolist()
-        outgoing = [
-            OutgoingRecord(topology.output, predictions.keys[i].encode(), payloads[i])
-            for i in chosen
-        ]
-        self.counters.predicted(
-            latency_ms[emitted],
-            predictions.age_s[emitted],
-            [predictions.degraded[i] for i in chosen],
-        )
-        outcomes = make_outcomes(topology, work.tp.partition, folded.kept, pairs)
-        for outcome in outcomes:
-            outgoing.append(
-                OutgoingRecord(topology.outcomes, outcome.key.encode(), encode(outcome))
-            )
-            self.counters.outcome(outcome.error)
-        self._count(work, folded)
-        if self._rekeyed is not None:
-            outgoing += self._rekeyed.sent_on(work.tp, work.records, folded)
-        return outgoing + work.dead_letters(topology.name, topology.dead_letters)
-
-    def _count(self, work: Work, folded: Folded) -> None:
-        """Add each event of one partition to exactly one of the ends."""
-        fresh = work.fresh
-        rejected = np.array([reject.position for reject in work.batch.rejects], np.int64)
-        ends = self.counters.ends
-        predictions = int(folded.emitted.sum())
-        ends.consumed += len(fresh)
-        ends.replayed += int((~fresh).sum())
-        ends.predictions += predictions
-        ends.updates += int(folded.fresh.sum()) - predictions
-        ends.dead_letters += int(fresh[rejected].sum())
-        ends.late += int(fresh[folded.late].sum())
-        ends.duplicates += int(fresh[folded.duplicates].sum())

@@ -3,13 +3,11 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
 from stream_infer.core.engine import Engine
-from stream_infer.core.errors import FencedError
 from stream_infer.core.rekeyed import keyed_views
 from stream_infer.core.rekeyed_state import (
     Received,
@@ -17,14 +15,14 @@ from stream_infer.core.rekeyed_state import (
     lacking_rekeyed,
     new_rekeyed_state,
 )
-from stream_infer.core.shard import Shard
 from stream_infer.monitoring.rekeyed import RekeyedCounts
 from stream_infer.settings import Settings
-from stream_infer.store.state import Ownership, StateStore
+from stream_infer.store.state import StateStore
 from stream_infer.stream.forwarding import received
 from stream_infer.stream.holdings import Holdings, Owned
 from stream_infer.stream.processing import TP, ConsumerRecord
 from stream_infer.stream.processor import end_process
+from stream_infer.stream.rows import Asked, RowReader
 
 log = logging.getLogger("stream_infer.stream")
 
@@ -37,9 +35,6 @@ class Share:
     owned: Owned
     records: Sequence[ConsumerRecord]
     received: Received
-    lacking: dict[str, list[str]] = field(default_factory=dict)
-    before: Ownership | None = None
-    asks_memory: bool = False
 
 
 class RekeyedStage:
@@ -63,7 +58,6 @@ class RekeyedStage:
         self._engine = engine
         self._keyed = keyed_views(engine.topology)
         self._redis = redis
-        self._store = store
         self._rows_max = settings.state_rows_max
         self._holdings = Holdings(
             engine.topology,
@@ -73,6 +67,7 @@ class RekeyedStage:
             make_state=new_rekeyed_state,
             topics=[engine.topology.rekeyed_events],
         )
+        self._rows = RowReader(self._holdings, store)
         self._broken = broken
         self.counts = counts
 
@@ -93,46 +88,13 @@ class RekeyedStage:
             if tp in self._holdings
         ]
         pipeline = self._redis.pipeline(transaction=False)
+        asked: list[Asked] = []
         for share in shares:
             share.owned.evict(self._rows_max)
-            share.lacking = lacking_rekeyed(share.owned.state, self._keyed, share.received)
-            for name, keys in share.lacking.items():
-                if keys:
-                    found_at = self._store.row_keys(share.tp.partition, name, keys)
-                    pipeline.execute_command("MGET", *found_at)
-            if any(share.lacking.values()):
-                share.before = share.owned.ownership
-                pipeline.execute_command(*self._store.header_command(share.tp.partition))
-                share.asks_memory = self._holdings.evictions.asks(share.owned.watch)
-                if share.asks_memory:
-                    pipeline.execute_command(*self._store.memory_command(share.tp.partition))
-        replies: list[Any] = await pipeline.execute() if len(pipeline) else []
-        self._insert(shares, replies)
+            lacking = lacking_rekeyed(share.owned.state, self._keyed, share.received)
+            asked += self._rows.ask(pipeline, share.tp, share.owned, lacking)
+        self._rows.insert(asked, iter(await pipeline.execute() if asked else []))
         return shares
-
-    def _insert(self, shares: Sequence[Share], replies: Sequence[Any]) -> None:
-        answers = iter(replies)
-        fenced: dict[TP, FencedError] = {}
-        for share in shares:
-            state, rows = share.owned.state, list[tuple[Shard, list[str], list[bytes | None]]]()
-            for name, keys in share.lacking.items():
-                if keys:
-                    rows.append((state.shards[name], keys, next(answers)))
-            if share.before is None:
-                continue
-            header = next(answers)
-            told = next(answers) if share.asks_memory else None
-            try:
-                self._store.check_header(share.before, header)
-                absent = any(None in found for _, _, found in rows)
-                self._holdings.evictions.check(share.owned.watch, told, absent=absent)
-            except FencedError as error:
-                if self._holdings.get(share.tp) is share.owned:
-                    fenced[share.tp] = error
-                continue
-            for shard, keys, found in rows:
-                shard.insert(keys, found)
-        self._holdings.forget(fenced)
 
     def fold(self, shares: Sequence[Share]) -> dict[TP, int]:
         """Fold what was prepared and is still ours; return the next offsets to consume."""

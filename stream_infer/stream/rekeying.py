@@ -5,13 +5,15 @@ from typing import Any
 
 from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Folded
+from stream_infer.core.partitioned import parts_of
 from stream_infer.core.rekeyed import keyed_views
 from stream_infer.core.shard import Shard
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.rekeyed import RekeyedCounts
 from stream_infer.stream.forwarding import forwarded
-from stream_infer.stream.processing import TP, ConsumerRecord, OutgoingRecord
+from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.rekeyed_reader import RekeyedReader, RowRequest
+from stream_infer.stream.work import Work
 
 
 class Rekeying:
@@ -34,11 +36,12 @@ class Rekeying:
         """Return the rows by view."""
         return self._reader.absorb(request, replies)
 
-    def sent_on(
-        self, tp: TP, records: Sequence[ConsumerRecord], folded: Folded
-    ) -> list[OutgoingRecord]:
-        """Return the records that send a batch's events on; count them, and what was read."""
-        found = forwarded(self._topic, self._keyed, tp, records, folded.kept, folded.fresh)
+    def sent_on(self, work: Work, folded: Folded) -> list[tuple[TP, OutgoingRecord]]:
+        """Return the records that send a batch's events on, each with the partition that its event
+        is of; count them, and what was read.
+        """
+        places = [work.parts[number].tp for number in parts_of(folded.bounds).tolist()]
+        found = forwarded(self._topic, self._keyed, places, work.records, folded.kept, folded.fresh)
         self._counts.forwarded += len(found)
         self._counts.read(folded.rekeyed)
         return found

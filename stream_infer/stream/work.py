@@ -1,26 +1,27 @@
-"""One partition's share of a micro-batch, on its way through the processor."""
+"""A micro-batch on its way through the processor: the records of several partitions, decoded."""
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.columns import Batch, Bools, Ints
 from stream_infer.core.engine import Engine
+from stream_infer.core.partitioned import Found, Partitioned, from_on
 from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns
-from stream_infer.store.batch_features import FeatureRequest
-from stream_infer.store.state import Ownership
 from stream_infer.stream.away import Away
 from stream_infer.stream.dead_letters import dead_letter
 from stream_infer.stream.holdings import Owned
 from stream_infer.stream.processing import TP, ConsumerRecord, MergedRecords, OutgoingRecord
 
 
-@dataclass(slots=True)
-class Work:
-    """Records of one partition, decoded; of several topics, `sources` int8[n] says of which.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The records of one partition; of several topics, `sources` int8[n] says of which.
 
     `members` are the partition's topics, in the order of the topology's streams.
     """
@@ -28,27 +29,8 @@ class Work:
     tp: TP
     members: Sequence[TP]
     owned: Owned | Away
-    records: Sequence[ConsumerRecord]
     offsets: Ints
     sources: npt.NDArray[np.int8] | None
-    batch: Batch
-    columns: BatchColumns | None = None
-    lacking: dict[str, list[str]] = field(default_factory=dict)
-    request: FeatureRequest | None = None
-    before: Ownership | None = None
-    asks_memory: bool = False
-    rekeyed: Mapping[str, Shard] = field(default_factory=dict)
-
-    @property
-    def whole(self) -> Owned:
-        """The partition with its rows, for a caller who knows that it has them."""
-        assert isinstance(self.owned, Owned)
-        return self.owned
-
-    @property
-    def fresh(self) -> Bools:
-        """Which records, bool[n], were not published before a restart."""
-        return self.owned.state.emits(self.offsets, self.sources)
 
     def advance(self) -> dict[TP, int]:
         """Move the state's position past the records; return it for each topic that moved."""
@@ -65,45 +47,108 @@ class Work:
         state.position = tuple(position)
         return moved
 
-    def dead_letters(self, topology: str, topic: str) -> list[OutgoingRecord]:
-        """Return what to publish of the records that are no acceptable event."""
-        if not self.batch.rejects:
-            return []
-        fresh = self.fresh.tolist()
-        return [
-            dead_letter(
+    def place(self, number: int) -> TP:
+        """Return the topic and partition of one of the records."""
+        return self.tp if self.sources is None else self.members[self.sources[number]]
+
+
+@dataclass(slots=True)
+class Work:
+    """Parts whose events are one batch: `bounds` are those of the parts among the records.
+
+    Either all of them have their rows, or none has.
+    """
+
+    parts: Sequence[Part]
+    records: Sequence[ConsumerRecord]
+    bounds: Sequence[int]
+    events: Partitioned
+    found: Found | None = None
+    columns: BatchColumns | None = None
+    rekeyed: Mapping[str, Shard] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> Batch:
+        """The acceptable events."""
+        return self.events.batch
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the parts have their rows."""
+        return isinstance(self.parts[0].owned, Owned)
+
+    @property
+    def owned(self) -> list[tuple[TP, Owned]]:
+        """The parts that have their rows."""
+        return [(part.tp, part.owned) for part in self.parts if isinstance(part.owned, Owned)]
+
+    def fresh(self) -> Bools:
+        """Return which records, bool[n], were not published before a restart."""
+        starts = [part.owned.state.emit_from for part in self.parts]
+        return from_on(starts, self.bounds, *_places(self.parts))
+
+    def dead_letters(
+        self, topology: str, topic: str, fresh: Bools
+    ) -> dict[TP, list[OutgoingRecord]]:
+        """Return, by partition, what to publish of the records that are no acceptable event."""
+        letters: dict[TP, list[OutgoingRecord]] = {}
+        for reject in self.batch.rejects:
+            if not fresh[reject.position]:
+                continue
+            number = bisect_right(self.bounds, reject.position) - 1
+            part = self.parts[number]
+            letter = dead_letter(
                 self.records[reject.position],
-                self._place(reject.position),
+                part.place(reject.position - self.bounds[number]),
                 topology=topology,
                 topic=topic,
                 stage=reject.stage,
                 reason=reject.reason,
             )
-            for reject in self.batch.rejects
-            if fresh[reject.position]
-        ]
-
-    def _place(self, position: int) -> TP:
-        return self.tp if self.sources is None else self.members[self.sources[position]]
+            letters.setdefault(part.tp, []).append(letter)
+        return letters
 
 
 def decoded(
     engine: Engine,
-    tp: TP,
-    members: Sequence[TP],
-    owned: Owned | Away,
-    records: Sequence[ConsumerRecord],
+    members: Callable[[int], Sequence[TP]],
+    held: Mapping[TP, Owned | Away],
+    records: Mapping[TP, Sequence[ConsumerRecord]],
 ) -> Work:
-    """Decode one partition's records."""
-    n = len(records)
-    sources = None
-    if isinstance(records, MergedRecords):
-        sources = np.array(records.sources, np.int8)
-    offsets = np.fromiter((record.offset for record in records), np.int64, n)
+    """Decode the records of the partitions that are held."""
+    everything = [record for tp in held for record in records[tp]]
+    n = len(everything)
+    bounds = list(accumulate((len(records[tp]) for tp in held), initial=0))
+    offsets = np.fromiter([record.offset for record in everything], np.int64, n)
+    parts = [
+        Part(
+            tp,
+            members(tp.partition),
+            owned,
+            offsets[start : start + len(records[tp])],
+            _sources(records[tp]),
+        )
+        for (tp, owned), start in zip(held.items(), bounds, strict=False)
+    ]
     batch = engine.decode(
-        [record.value for record in records],
+        [record.value for record in everything],
         offsets,
-        np.fromiter((record.timestamp for record in records), np.int64, n) * 1000,
-        sources,
+        np.fromiter([record.timestamp for record in everything], np.int64, n) * 1000,
+        _places(parts)[1],
     )
-    return Work(tp, members, owned, records, offsets, sources, batch)
+    states = [part.owned.state for part in parts]
+    event_bounds = np.searchsorted(batch.positions, bounds).tolist()
+    return Work(parts, everything, bounds, Partitioned(batch, states, event_bounds))
+
+
+def _sources(records: Sequence[ConsumerRecord]) -> npt.NDArray[np.int8] | None:
+    return np.array(records.sources, np.int8) if isinstance(records, MergedRecords) else None
+
+
+def _places(parts: Sequence[Part]) -> tuple[Ints, npt.NDArray[np.int8] | None]:
+    """Return offsets and sources of all parts' records."""
+    sources = [part.sources for part in parts if part.sources is not None]
+    return (
+        np.concatenate([part.offsets for part in parts]),
+        np.concatenate(sources) if sources else None,
+    )

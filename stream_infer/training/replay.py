@@ -17,6 +17,7 @@ import numpy.typing as npt
 from stream_infer.core.columns import Floats, Ints
 from stream_infer.core.engine import Engine, Folded
 from stream_infer.core.merging import event_times
+from stream_infer.core.partitioned import Partitioned
 from stream_infer.core.predictions import Scored
 from stream_infer.core.state import PartitionState, new_state
 from stream_infer.core.vectors import BatchColumns, Vectors
@@ -149,7 +150,9 @@ class Replay:
             own = sources == source
             offsets[own] = np.arange(start, start + np.count_nonzero(own))
         batch = engine.decode(values, offsets, None, sources)
-        for name, keys in engine.lacking(state, batch).items():
+        work = Partitioned.alone(state, batch)
+        found = engine.look_up(work)
+        for name, keys in found.lacking().items():
             state.shards[name].insert(keys, [None] * len(keys))
         columns = None
         if self._past is not None:
@@ -157,7 +160,7 @@ class Replay:
             entities = {name: scored.raw(name) for name in self._past.plan.fields}
             read = self._past.read(entities, scored.times_us)
             columns = BatchColumns(read.values, read.timestamps_us)
-        folded = engine.fold_batch(state, batch, columns)
+        folded = engine.fold_batch(work, found, columns)
         counts = np.bincount(sources, minlength=len(state.position)).tolist()
         state.position = tuple(map(add, state.position, counts))
         for shard in state.shards.values():
@@ -165,7 +168,7 @@ class Replay:
         return folded
 
     def _collect(self, partition: int, folded: Folded, vectors: Vectors, rows: _Rows) -> None:
-        scored, state = folded.scored, self._states[partition]
+        scored = folded.scored
         combined = np.zeros(len(scored))
         if self._score is not None:
             result = self._score(vectors)
@@ -178,7 +181,7 @@ class Replay:
         rows.values.append(vectors.model_input)
         rows.times_us.append(scored.times_us)
         rows.keys.extend(key or "" for key in scored.labels(self._engine.topology.key))
-        for pair in self._engine.join_labels(state, folded, combined):
+        for pair in self._engine.join_labels(folded, combined):
             rows.labels[rows.place[partition, pair.offset]] = pair.label
 
     def _table(self, rows: _Rows) -> Table:

@@ -10,6 +10,7 @@ import pytest
 from stream_infer import Event, Label, Stream, Topology, count, fields, last, total, weighted_mean
 from stream_infer.core.engine import Engine
 from stream_infer.core.errors import DeclarationError
+from stream_infer.core.partitioned import Partitioned
 from stream_infer.core.state import new_state
 from stream_infer.stream.service import common_count
 
@@ -179,9 +180,11 @@ def test_fields_of_the_same_name_in_two_streams_stay_apart() -> None:
     sources = np.array([0, 1, 0], np.int8)
     batch = engine.decode(values, np.array([0, 0, 1]), None, sources)
     assert [batch.rejects, batch.kinds.tolist()] == [[], [0, 2, 0]]
-    for name, keys in engine.lacking(state, batch).items():
+    work = Partitioned.alone(state, batch)
+    found = engine.look_up(work)
+    for name, keys in found.lacking().items():
         state.shards[name].insert(keys, [None] * len(keys))
-    vectors = engine.fold_batch(state, batch, None).vectors.values
+    vectors = engine.fold_batch(work, found, None).vectors.values
     assert vectors[1].tolist() == [50.0, 5.0, 5.0, 7.0, 7.0]
 
 

@@ -312,9 +312,9 @@ async def test_rows_leave_memory_while_each_batch_is_stored_during_the_next(
     holdings, held = worker.processor._holdings, []
     read = worker.processor._read
 
-    async def slow_read(works: Any) -> None:
-        await read(works)
-        await worker.processor.acknowledged({worker.tp: works[0].records[0].offset})
+    async def slow_read(work: Any) -> None:
+        await read(work)
+        await worker.processor.acknowledged({worker.tp: work.records[0].offset})
 
     worker.processor._read = slow_read  # type: ignore[method-assign]
     for start in range(0, 2_000, 50):

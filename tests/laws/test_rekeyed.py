@@ -190,8 +190,8 @@ async def test_a_read_that_fails_in_either_stage_moves_neither(
         batch = {tp: records[100:] for tp, records in log.items() if records[100:]}
         batch |= broker.from_(worker.positions)
         if failing:
-            stage = worker.processor.second if failing == 1 else worker.processor.first
-            read = "_insert" if failing == 1 else "_read"
+            first, second = worker.processor.first, worker.processor.second
+            stage, read = (second._rows, "insert") if failing == 1 else (first, "_read")
             original = getattr(stage, read)
 
             def fails(*_: object) -> None:

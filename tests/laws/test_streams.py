@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
+from stream_infer.core.partitioned import Partitioned
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
@@ -155,9 +156,11 @@ async def test_a_prediction_sees_the_other_streams_events_before_it_in_the_merge
         np.array([record.timestamp for record in records]) * 1000,
         np.array(records.sources, np.int8),
     )
-    for name, keys in engine.lacking(state, batch).items():
+    work = Partitioned.alone(state, batch)
+    found = engine.look_up(work)
+    for name, keys in found.lacking().items():
         state.shards[name].insert(keys, [None] * len(keys))
-    folded = engine.fold_batch(state, batch, None)
+    folded = engine.fold_batch(work, found, None)
     view = topology.views[1]
     type_fields = {"Weather": frozenset(Weather.__struct_fields__)}
     lateness_us = view.stream.lateness_us

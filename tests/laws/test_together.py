@@ -1,0 +1,51 @@
+"""Partitions of one micro-batch are worked on at once, as if each were alone."""
+
+from random import Random
+
+import pytest
+from redis.asyncio import Redis
+
+from stream_infer.stream.processing import TP, OutgoingRecord
+from tests.laws.shop import LogMaker, as_records, shop_runtime, shop_topology
+from tests.laws.test_processing import Worker, redis
+
+pytestmark = pytest.mark.redis
+__all__ = ["redis"]
+
+
+async def rows_by_partition(redis: Redis, name: str) -> dict[bytes, bytes | None]:
+    found: dict[bytes, bytes | None] = {}
+    async for key in redis.scan_iter(f"si:{{{name}:*"):
+        meta = key.endswith(b":meta")
+        value = await (redis.hget(key, "next_offset") if meta else redis.get(key))
+        found[key.replace(name.encode(), b"T")] = value and value.replace(name.encode(), b"T")
+    return found
+
+
+async def test_partitions_worked_on_together_do_not_see_each_other(
+    redis: Redis, unique: str
+) -> None:
+    """The same keys and event ids in three partitions, at once and one after the other."""
+    results = []
+    for together in (True, False):
+        topology = shop_topology(f"{unique}_{together}")
+        worker = Worker(shop_runtime(topology), redis, rows_max=4)
+        tps = [TP(topology.stream.name, number) for number in range(3)]
+        await worker.processor.assign(tps, dict.fromkeys(tps))
+        sent: dict[TP, list[OutgoingRecord]] = {tp: [] for tp in tps}
+        makers = [LogMaker(Random(seed), 0.02, 0.05, 0.02) for seed in (1, 1, 2)]
+        logs = [as_records(*tp, maker.values(300)) for tp, maker in zip(tps, makers, strict=True)]
+        for start in range(0, 300, 20):
+            batch = {tp: log[start : start + 20] for tp, log in zip(tps, logs, strict=True)}
+            parts = [batch] if together else [{tp: records} for tp, records in batch.items()]
+            for part in parts:
+                outcome = await worker.processor.process(part)
+                for tp, records in outcome.results.items():
+                    sent[tp] += records
+                await worker.processor.acknowledged(outcome.positions)
+        await worker.processor.revoke(tps)
+        text = repr([sent[tp] for tp in tps]).replace(topology.name, "T")
+        rows = await rows_by_partition(redis, topology.name)
+        assert len(rows) > 500
+        results.append((text, rows, worker.counters.ends))
+    assert results[0] == results[1]
