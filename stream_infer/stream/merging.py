@@ -76,7 +76,7 @@ class MergingPickup:
     A record waits while another topic has more that was not fetched yet, until that topic delivered
     nothing for `merge_wait_ms`; then it is not waited for again before it delivers, and this is
     counted. For a topic that is at its end, a record waits `merge_idle_ms` at most. `end` gives the
-    end of a partition's log as last heard.
+    end of a partition's log as last heard; one that is not known counts as not reached.
 
     Each partition has its share of what may wait: a topic that waits for another one never takes
     the room that the other one needs.
@@ -217,7 +217,8 @@ class MergingPickup:
         for other, tp in enumerate(lane.members):
             if lane.merge.count(other) or other in lane.given_up:
                 continue
-            now_s, has_more = self._monotonic_s(), (self._end(tp) or 0) > self._positions[tp]
+            now_s, end = self._monotonic_s(), self._end(tp)
+            has_more = end is None or end > self._positions[tp]
             if has_more:
                 wait_ms = self._settings.merge_wait_ms
                 until_s = lane.blocked_s.setdefault(other, now_s) + wait_ms / 1000

@@ -204,10 +204,15 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
             self._read_offset.pop(tp, None)
 
     def end(self, tp: TP) -> int | None:
-        with contextlib.suppress(Exception):  # revoked meanwhile: there is no end to know
-            end: int | None = self._thread._ensure_consumer().highwater(TopicPartition(*tp))
-            return end if end is not None else self._ends.get(tp)
-        return None
+        """Return the highest end that was heard, None where `bounds` never asked for one.
+
+        A fetch may have told an older end than `bounds`, and the consumer tells none while the
+        partition is being given away: what was heard before still holds.
+        """
+        asked, fetched = self._ends.get(tp), None
+        with contextlib.suppress(Exception):
+            fetched = self._thread._ensure_consumer().highwater(TopicPartition(*tp))
+        return max((end for end in (asked, fetched) if end is not None), default=None)
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> CommitResult:
         """Commit; raises what went wrong, other than a rebalance that came first."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 
 from stream_infer import weighted_mean
 from stream_infer.cli.letter_text import content, printable, readable
@@ -23,7 +22,7 @@ from stream_infer.stream.service import faust_app
 from tests.cli.support import Ran, one_line, run, write_topology
 from tests.laws.shop import Sum
 from tests.servers.kafka import Kafka
-from tests.stream.kafka_tools import eventually, running
+from tests.stream.kafka_tools import eventually, ordered_producer, running
 
 LIMIT = "is over the stream's limit"
 HOSTILE = b'\x1b[31m{"type":\xe2\x80\xae'
@@ -55,7 +54,7 @@ class Shop:
         return load_topology(str(self.path))
 
     def send(self, *records: tuple[bytes, bytes]) -> None:
-        producer = Producer({"bootstrap.servers": self.broker, "partitioner": "murmur2_random"})
+        producer = ordered_producer(self.broker)
         for key, value in records:
             producer.produce(self.source, value, key, headers=[("trace", b"7"), ("si-x", b"1")])
         producer.flush()

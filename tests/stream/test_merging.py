@@ -81,6 +81,20 @@ def test_a_record_waits_for_a_topic_that_has_more() -> None:
     assert here.taken() == [("a", 7), ("b", 9)]
 
 
+def test_a_topic_whose_end_is_not_known_counts_as_one_that_has_more() -> None:
+    here = place(merge_wait_ms=2_000)
+    del here.ends[B]
+    here.pickup.put(A, log(A, 5))
+    assert here.taken() == []
+    here.pickup.put(B, log(B, 4))
+    assert here.taken() == [("b", 4)]
+    here.now_s += 1.9
+    assert here.taken() == []
+    here.now_s += 0.2
+    assert here.taken() == [("a", 5)]
+    assert here.counters.merge_waits == {"b": 1}
+
+
 def test_ties_go_to_the_topic_declared_first_and_then_by_offset() -> None:
     here = place()
     here.pickup.put(B, log(B, 1, 1))
@@ -169,6 +183,7 @@ def test_nothing_passes_before_all_topics_of_a_number_are_open() -> None:
     here = Place({A: 0}, {})
     here.pickup.put(A, log(A, 1))
     assert here.taken() == []
+    here.ends[B] = 0
     here.pickup.open(B, 0)
     assert here.taken() == [("a", 1)]
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError
-from confluent_kafka import Producer
 
 from stream_infer.core.errors import DeclarationError
 from stream_infer.core.topology import Topology
@@ -16,6 +15,7 @@ from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.redelivery import BATCH_RECORDS, Replay, Report
 from tests.laws.shop import Record, shop_topology
 from tests.servers.kafka import Kafka
+from tests.stream.kafka_tools import ordered_producer
 
 pytestmark = pytest.mark.kafka
 ALL = Selection()
@@ -28,7 +28,7 @@ class Place:
         self.broker, self.topology = kafka.bootstrap, shop_topology(name)
         self.source, self.dead = self.topology.stream.name, self.topology.dead_letters
         kafka.create_topics({self.source: 2, self.dead: 2})
-        self.producer = Producer({"bootstrap.servers": self.broker})
+        self.producer = ordered_producer(self.broker)
 
     def set_aside(self, offset: int, *, key: str = "a", topic: str | None = None) -> None:
         """Write the letter of a record of the source, as a worker would."""
@@ -160,7 +160,7 @@ async def test_what_the_topic_refuses_is_told_and_tried_again_next_time(
     kafka_server.create_topics({topology.stream.name: 2}, **{"max.message.bytes": "1000"})
     kafka_server.create_topics({topology.dead_letters: 2})
     record = Record(topology.stream.name, 0, 0, 1_000, b"a", b"x" * 5_000)
-    producer = Producer({"bootstrap.servers": kafka_server.bootstrap})
+    producer = ordered_producer(kafka_server.bootstrap)
     for letter in (record, record._replace(offset=1, value=b"small")):
         made = dead_letter(
             letter,

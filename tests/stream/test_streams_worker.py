@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
 from redis.asyncio import Redis
 
 from stream_infer.core.errors import DeclarationError
@@ -22,7 +21,7 @@ from tests.laws.shop import LogMaker, shop_runtime
 from tests.laws.test_streams import Worker, stored
 from tests.laws.weather_shop import WeatherMaker, merged, weather_topology
 from tests.servers.kafka import Kafka
-from tests.stream.kafka_tools import eventually, running
+from tests.stream.kafka_tools import eventually, ordered_producer, running
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 PARTITIONS = 3
@@ -49,7 +48,7 @@ class Place:
             LogMaker(Random(1), **rates).values(sales),
             WeatherMaker(Random(2), **rates, pace_s=12).values(reports),
         )
-        producer = Producer({"bootstrap.servers": self.broker, "partitioner": "murmur2_random"})
+        producer = ordered_producer(self.broker)
         for topic, log in zip(self.topics, values, strict=True):
             for value in log:
                 try:
