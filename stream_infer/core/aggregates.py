@@ -35,13 +35,8 @@ class Question:
     include_self: bool
 
 
-class Aggregate(Protocol):
-    """A part of each row, shared by the features that can be answered from it.
-
-    `answer` returns float64[n] in the order of `arrivals`, from the rows as they were before the
-    batch and the events of the batch that come before each; it changes nothing. `fold` adds all
-    events to their rows; it runs after all answers, and before `updated_us` moves.
-    """
+class Stored(Protocol):
+    """A part of each row, shared by the features that can be answered from it."""
 
     @property
     def source(self) -> Source: ...
@@ -51,6 +46,15 @@ class Aggregate(Protocol):
     def meaning(self, tags: tuple[str, ...]) -> str:
         """Return text that changes whenever stored numbers mean something else."""
         ...
+
+
+class Aggregate(Stored, Protocol):
+    """A part of each row that answers and folds by itself.
+
+    `answer` returns float64[n] in the order of `arrivals`, from the rows as they were before the
+    batch and the events of the batch that come before each; it changes nothing. `fold` adds all
+    events to their rows; it runs after all answers, and before `updated_us` moves.
+    """
 
     def answer(self, arrivals: Arrivals, question: Question) -> Floats: ...
 

@@ -5,12 +5,9 @@ the difference of two cells, however many tiles it has. Cells wrap around; diffe
 long as the window's own sum is in range.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stream_infer.core import wide
 from stream_infer.core.aggregates import Column, Question
@@ -62,148 +59,102 @@ class Sums:
         tile = text_of(self.ring.tile_us)
         return f"sums {','.join(tags)} {self.source.field} {tile} {step!r} {','.join(self.parts)}"
 
-    def answer(self, arrivals: Arrivals, question: Question) -> Floats:
-        """Return count, sum, mean or standard deviation of what each event sees."""
-        if question.kind is Kind.COUNT:
-            return self._count(arrivals, question).astype(np.float64)
-        if question.kind is Kind.SUM:
-            return self._unscaled(self._sum(arrivals, question))
-        count = self._count(arrivals, question)
+    @property
+    def has_squares(self) -> bool:
+        """Whether sums of squares are kept."""
+        return SQUARES in self.parts
+
+    def deviation(self, arrivals: Arrivals, question: Question, count: Ints, total: Ints) -> Floats:
+        """Return the standard deviation of what each event sees, where `count` is not 0.
+
+        `count` and `total` int64[n] are the number and the sum of what it sees, in steps.
+        """
         size = np.maximum(count, 1)
-        if question.kind is Kind.MEAN:
-            result = self._unscaled(self._sum(arrivals, question)) / size
-        else:
-            squares = self._squares(arrivals, question)
-            total = wide.square(self._sum(arrivals, question))
-            spread = wide.subtract(wide.multiply(size.view(np.uint64), squares), total)
-            result = self._unscaled(np.sqrt(wide.to_float(spread)) / size)
-        return np.where(count > 0, result, np.nan)
+        product = wide.multiply(size.view(np.uint64), self._squares(arrivals, question))
+        spread = wide.subtract(product, wide.square(total))
+        divisor, factor = per_unit(self.step)
+        result: Floats = np.sqrt(wide.to_float(spread)) / size / divisor * factor
+        return result
 
-    def fold(self, arrivals: Arrivals) -> None:
-        """Add the events to the cells from their pane up to the row's newest."""
+    def fold_squares(self, arrivals: Arrivals) -> None:
+        """Add the squares to the cells from their pane up to the row's newest."""
         panes = arrivals.panes(self.ring)
-        if COUNT in self.parts:
-            self._shift(arrivals, "count", self._prefix(arrivals, "count", self._ones).astype("u4"))
-        if SUM in self.parts:
-            self._shift(arrivals, "sum", self._prefix(arrivals, "sum", self._scaled))
-        if SQUARES in self.parts:
-            change, rows = panes.rewrite, arrivals.group_row[panes.rewrite.group]
-            high, low = self._square_prefixes(arrivals)
-            added = wide.from_limbs(
-                high[change.end] - high[change.begin], low[change.end] - low[change.begin]
-            )
-            names = f"{self.name}_high", f"{self.name}_low"
-            for name in names:
-                _fill_gaps(arrivals, panes, name)
-            old = tuple(arrivals.take(name, rows, change.old_slot) for name in names)
-            for name, word in zip(names, wide.add((old[0], old[1]), added), strict=True):
-                arrivals.put(name, rows, word, change.new_slot)
+        change, rows = panes.rewrite, arrivals.group_row[panes.rewrite.group]
+        high, low = (self._prefix(arrivals, limb) for limb in (0, 1))
+        added = wide.from_limbs(
+            high[change.end] - high[change.begin], low[change.end] - low[change.begin]
+        )
+        for name in self._square_names:
+            fill_gaps(arrivals, panes, name)
+        old = tuple(arrivals.take(name, rows, change.old_slot) for name in self._square_names)
+        for name, word in zip(self._square_names, wide.add((old[0], old[1]), added), strict=True):
+            arrivals.put(name, rows, word, change.new_slot)
 
-    def _shift(self, arrivals: Arrivals, part: str, prefix: npt.NDArray[Any]) -> None:
-        panes, name = arrivals.panes(self.ring), f"{self.name}_{part}"
-        _fill_gaps(arrivals, panes, name)
-        change = panes.rewrite
-        rows = arrivals.group_row[change.group]
-        old = arrivals.take(name, rows, change.old_slot)
-        added = prefix[change.end] - prefix[change.begin]
-        arrivals.put(name, rows, old + added, change.new_slot)
-
-    def _count(self, arrivals: Arrivals, question: Question) -> Ints:
-        def compute() -> Ints:
-            newest, before = self._ends(arrivals, question, "count")
-            stored = (newest - before).astype(np.int64)
-            return self._with_batch(arrivals, question, stored, "count", self._ones)
-
-        return arrivals.once((self.name, "count", question.panes, question.include_self), compute)
-
-    def _sum(self, arrivals: Arrivals, question: Question) -> Ints:
-        def compute() -> Ints:
-            newest, before = self._ends(arrivals, question, "sum")
-            return self._with_batch(arrivals, question, newest - before, "sum", self._scaled)
-
-        return arrivals.once((self.name, "sum", question.panes, question.include_self), compute)
+    @property
+    def _square_names(self) -> tuple[str, str]:
+        return f"{self.name}_high", f"{self.name}_low"
 
     def _squares(self, arrivals: Arrivals, question: Question) -> Wide:
-        newest_high, before_high = self._ends(arrivals, question, "high")
-        newest_low, before_low = self._ends(arrivals, question, "low")
-        stored = wide.subtract((newest_high, newest_low), (before_high, before_low))
-        zero = np.zeros(len(arrivals), np.int64)
-        high = self._with_batch(arrivals, question, zero, "high", self._square_high)
-        low = self._with_batch(arrivals, question, zero, "low", self._square_low)
-        return wide.add(stored, wide.from_limbs(high, low))
+        """Return the sum of the squares that each event sees."""
+        panes = arrivals.panes(self.ring)
+        newest, before = panes.bounds(question.panes)
+        ends = [
+            tuple(arrivals.take(name, arrivals.row, slots) for name in self._square_names)
+            for slots in (newest, before)
+        ]
+        result = wide.subtract((ends[0][0], ends[0][1]), (ends[1][0], ends[1][1]))
+        if not arrivals.lone:
+            spans = panes.spans(question.panes)
+            high, low = (panes.unsort(spans.total(self._prefix(arrivals, limb))) for limb in (0, 1))
+            result = wide.add(result, wide.from_limbs(high, low))
+        if question.include_self:
+            result = wide.add(result, wide.from_limbs(*self._limbs(arrivals)))
+        return result
 
-    def _ends(
-        self, arrivals: Arrivals, question: Question, part: str
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        newest, before = arrivals.panes(self.ring).bounds(question.panes)
-        column = f"{self.name}_{part}"
-        return arrivals.take(column, arrivals.row, newest), arrivals.take(
-            column, arrivals.row, before
-        )
-
-    def _with_batch(
-        self,
-        arrivals: Arrivals,
-        question: Question,
-        stored: Ints,
-        part: str,
-        values: Callable[[Arrivals], Ints],
-    ) -> Ints:
-        """Add to the stored sums those of the batch's events that each event sees."""
-        result = stored
-        if not arrivals.alone:
-            panes = arrivals.panes(self.ring)
-            prefix = self._prefix(arrivals, part, values)
-            result = result + panes.unsort(panes.spans(question.panes).total(prefix))
-        return result + values(arrivals) if question.include_self else result
-
-    def _prefix(self, arrivals: Arrivals, part: str, values: Callable[[Arrivals], Ints]) -> Ints:
-        """Return int64[n + 1]: sums of the events before each position, in pane order."""
+    def _prefix(self, arrivals: Arrivals, limb: int) -> Ints:
+        """Return int64[n + 1]: sums of a limb before each position, in pane order."""
 
         def compute() -> Ints:
-            panes: Panes = arrivals.panes(self.ring)
             prefix = np.zeros(len(arrivals) + 1, np.int64)
-            np.cumsum(panes.sort(values(arrivals)), out=prefix[1:])
+            limbs = self._limbs(arrivals)[limb]
+            np.cumsum(arrivals.panes(self.ring).sort(limbs), out=prefix[1:])
             return prefix
 
-        return arrivals.once((self.name, "prefix", part), compute)
-
-    def _square_prefixes(self, arrivals: Arrivals) -> tuple[Ints, Ints]:
-        return (
-            self._prefix(arrivals, "high", self._square_high),
-            self._prefix(arrivals, "low", self._square_low),
-        )
-
-    def _ones(self, arrivals: Arrivals) -> Ints:
-        return arrivals.matched(self.source).view(np.int8).astype(np.int64)
-
-    def _scaled(self, arrivals: Arrivals) -> Ints:
-        return arrivals.once(("scaled", self.source, self.step), lambda: self._rounded(arrivals))
-
-    def _rounded(self, arrivals: Arrivals) -> Ints:
-        assert self.source.field is not None
-        known = np.where(arrivals.matched(self.source), arrivals.values(self.source.field), 0.0)
-        return np.rint(known / self.step).astype(np.int64)
+        return arrivals.once((self.name, "squares", limb), compute)
 
     def _limbs(self, arrivals: Arrivals) -> tuple[Ints, Ints]:
-        return arrivals.once(
-            ("limbs", self.source, self.step), lambda: wide.square_limbs(self._scaled(arrivals))
-        )
+        def compute() -> tuple[Ints, Ints]:
+            return wide.square_limbs(scaled(arrivals, self.source, self.step))
 
-    def _square_high(self, arrivals: Arrivals) -> Ints:
-        return self._limbs(arrivals)[0]
-
-    def _square_low(self, arrivals: Arrivals) -> Ints:
-        return self._limbs(arrivals)[1]
-
-    def _unscaled(self, scaled: Ints | Floats) -> Floats:
-        """Return `scaled` steps as a number: dividing by 10**6 is exact where 10**-6 is not."""
-        per_unit = round(1 / self.step)
-        number = scaled.astype(np.float64)
-        return number / per_unit if per_unit * self.step == 1.0 else number * self.step
+        return arrivals.once(("limbs", self.source, self.step), compute)
 
 
-def _fill_gaps(arrivals: Arrivals, panes: Panes, name: str) -> None:
+def scaled(arrivals: Arrivals, source: Source, step: float) -> Ints:
+    """Return a field of matching events as a number of steps, int64[n]; of others, 0."""
+
+    def compute() -> Ints:
+        assert source.field is not None
+        known = np.where(arrivals.matched(source), arrivals.values(source.field), 0.0)
+        return np.rint(known / step).astype(np.int64)
+
+    return arrivals.once(("scaled", source, step), compute)
+
+
+def per_unit(step: float | None) -> tuple[float, float]:
+    """Return what a number of steps is divided by, and then multiplied by, to be a number.
+
+    Dividing by 10**6 is exact where multiplying by 10**-6 is not. None: it counts.
+
+    >>> per_unit(1e-6), per_unit(0.3), per_unit(None)
+    ((1000000, 1.0), (1.0, 0.3), (1.0, 1.0))
+    """
+    if step is None:
+        return 1.0, 1.0
+    divisor = round(1 / step)
+    return (divisor, 1.0) if divisor * step == 1.0 else (1.0, step)
+
+
+def fill_gaps(arrivals: Arrivals, panes: Panes, name: str) -> None:
     """Write the newest sum into the slots of the tiles that a row skips."""
     gaps = panes.gaps
     if len(gaps.group):

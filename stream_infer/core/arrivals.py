@@ -1,13 +1,13 @@
 """The events of a micro-batch, gathered by row: what every aggregate reads and folds."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.arrays import Bools, Floats, Ints
+from stream_infer.core.lazy import lazy
 from stream_infer.core.panes import Panes, Ring
 from stream_infer.core.shard import Shard
 
@@ -55,7 +55,8 @@ class Arrivals:
     `order`, `row`, `group` and `times_us` are int64[n]: an event's index in the batch, its row, the
     number of its row within the batch, and its time. `starts` int64[G + 1] bounds the groups, and
     `old_us` int64[n] is the row's `updated_us` before the batch. With `alone`, each event is a
-    group of its own, so that events do not see each other.
+    group of its own, so that events do not see each other; `lone` says that this is so, or that
+    no two events share a row.
     """
 
     def __init__(
@@ -74,19 +75,20 @@ class Arrivals:
         self.row = row
         self.alone = alone
         n = len(row)
-        self.times_us: Ints = batch.times_us[order]
+        self.times_us: Ints = batch.times_us.take(order)
         self.positions = np.arange(n)
-        if alone:
-            self.group, self.starts = self.positions, np.arange(n + 1)
+        first = _firsts(row, alone=alone)
+        self.lone = first is None
+        if first is None:
+            self.group, self.starts, self.group_row = self.positions, np.arange(n + 1), row
         else:
-            first = np.empty(n, bool)
-            first[0] = True
-            np.not_equal(row[1:], row[:-1], out=first[1:])
-            self.group = np.cumsum(first) - 1
-            self.starts = np.append(np.flatnonzero(first), n)
-        self.group_row: Ints = row[self.starts[:-1]]
+            self.group = first.cumsum() - 1
+            self.starts = np.empty(int(self.group[-1]) + 2, np.int64)
+            self.starts[:-1] = first.nonzero()[0]
+            self.starts[-1] = n
+            self.group_row = row[self.starts[:-1]]
         self.group_old_us: Ints = self.take(UPDATED, self.group_row)
-        self.old_us: Ints = self.group_old_us[self.group]
+        self.old_us = self.group_old_us if self.lone else self.group_old_us.take(self.group)
         self.own: Bools | None = None
         if observing is not None:
             self.own = observing.own[order]
@@ -99,11 +101,29 @@ class Arrivals:
     def __len__(self) -> int:
         return len(self.row)
 
-    @cached_property
+    @lazy
     def group_time_us(self) -> Ints:
         """Latest event time of each group, int64[G]; observers do not count."""
         times_us = self.times_us if self.own is None else np.where(self.own, self.times_us, 0)
-        return np.maximum.reduceat(times_us, self.starts[:-1])
+        return times_us if self.lone else np.maximum.reduceat(times_us, self.starts[:-1])
+
+    @lazy
+    def group_first_us(self) -> Ints:
+        """Earliest event time of each group, int64[G]; observers count."""
+        return self.times_us if self.lone else np.minimum.reduceat(self.times_us, self.starts[:-1])
+
+    @lazy
+    def begin(self) -> Ints:
+        """Where each event's group begins, int64[n]."""
+        return self.starts.take(self.group)
+
+    @lazy
+    def has_backwards(self) -> bool:
+        """Whether an event is earlier than the one before it in its group."""
+        earlier = self.times_us[1:] < self.times_us[:-1]
+        if self.lone or not np.count_nonzero(earlier):
+            return False
+        return bool(np.count_nonzero(earlier & (self.group[1:] == self.group[:-1])))
 
     @property
     def changed_rows(self) -> Ints:
@@ -122,10 +142,10 @@ class Arrivals:
         return panes
 
     def once(self, key: Any, compute: Callable[[], T]) -> T:
-        """Return what `compute` returned for this key the first time."""
-        if key not in self._once:
-            self._once[key] = compute()
-        value: T = self._once[key]
+        """Return what `compute`, which never returns None, returned for this key the first time."""
+        value: T | None = self._once.get(key)
+        if value is None:
+            value = self._once[key] = compute()
         return value
 
     def matched(self, source: Source) -> Bools:
@@ -181,3 +201,13 @@ class Arrivals:
         if source.field is not None:
             mask &= ~np.isnan(self.values(source.field))
         return mask
+
+
+def _firsts(row: Ints, *, alone: bool) -> Bools | None:
+    """Return bool[n], where another row begins; None where each event is to be by itself."""
+    same = row[1:] == row[:-1]
+    if alone or not np.count_nonzero(same):
+        return None
+    first = np.ones(len(row), bool)
+    np.logical_not(same, out=first[1:])
+    return first

@@ -49,28 +49,36 @@ def fold(
     int64[n] are the events' rows; where -1, the event is answered as from an empty row and is not
     folded. Changed rows become dirty. Events that only observe are answered and not folded.
     """
-    answers = np.empty((len(batch), len(plan.features)))
+    n = len(batch)
+    answers = np.empty((n, len(plan.features)))
     size = piece_of(plan)
-    for start in range(0, len(batch), size):
-        piece = rows[start : start + size]
-        # One sort of (row, offset) pairs packed into single numbers gives both.
-        packed = (piece << PIECE_BITS) + np.arange(len(piece))
-        packed.sort()
-        order, row = (packed & (PIECE - 1)) + start, packed >> PIECE_BITS
-        keyless = int(np.searchsorted(row, 0))
-        if keyless:
+    for start in range(0, n, size):
+        order, row = _by_row(rows[start : start + size], start)
+        if row[0] < 0:
+            keyless = int(row.searchsorted(0))
             nowhere, order, row = order[:keyless], order[keyless:], row[keyless:]
             answers[nowhere] = _answer_alone(plan, shard, rows, batch, nowhere, observing)
-        if not len(row):
-            continue
+            if not len(row):
+                continue
         arrivals = Arrivals(shard, batch, order, row, alone=False, observing=observing)
         answers[order] = _answer(plan, arrivals)
+        plan.sums.fold(arrivals)
         for aggregate in plan.aggregates:
             aggregate.fold(arrivals)
         newest_us = np.maximum(arrivals.group_old_us, arrivals.group_time_us)
         arrivals.put(UPDATED, arrivals.group_row, newest_us)
         shard.touch(arrivals.changed_rows)
     return answers
+
+
+def _by_row(rows: Ints, start: int) -> tuple[Ints, Ints]:
+    """Return a piece's events, counted from `start`, by row and then in order; and their rows."""
+    if len(rows) == 1:
+        return np.array([start]), rows
+    # One sort of (row, offset) pairs packed into single numbers gives both.
+    packed = (rows << PIECE_BITS) + np.arange(len(rows))
+    packed.sort()
+    return (packed & (PIECE - 1)) + start, packed >> PIECE_BITS
 
 
 def piece_of(plan: ViewPlan) -> int:
@@ -91,11 +99,14 @@ def _answer_alone(
 
 
 def _answer(plan: ViewPlan, arrivals: Arrivals) -> Floats:
-    answers = np.empty((len(arrivals), len(plan.features)))
+    """Return float64[n, F]."""
+    answers = np.empty((len(plan.features), len(arrivals)))
+    plan.sums.answer(arrivals, answers)
     for column, (aggregate, question) in plan.asked:
-        answers[:, column] = aggregate.answer(arrivals, question)
-    for column, numerator, denominator in plan.ratios:
+        answers[column] = aggregate.answer(arrivals, question)
+    if plan.ratios:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            quotient = answers[:, numerator] / answers[:, denominator]
-        answers[:, column] = np.where(np.isfinite(quotient), quotient, np.nan)
-    return answers
+            for column, numerator, denominator in plan.ratios:
+                quotient = answers[numerator] / answers[denominator]
+                answers[column] = np.where(np.isfinite(quotient), quotient, np.nan)
+    return answers.T

@@ -1,13 +1,13 @@
 """Event time in tiles: which tiles of its row, and which events before it, an event sees."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.arrays import Bools, Ints
+from stream_infer.core.lazy import lazy
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Panes:
         self._spans: dict[int, Spans] = {}
         self._pairs: dict[int, Spans] = {}
 
-    @cached_property
+    @lazy
     def order(self) -> Ints | None:
         """Positions of the events in pane order; None where they are in that order already."""
         backwards = (self.pane[1:] < self.pane[:-1]) & (self.group[1:] == self.group[:-1])
@@ -137,7 +137,7 @@ class Panes:
             self._pairs[k] = self._by_pane(k)
         return self._pairs[k]
 
-    @cached_property
+    @lazy
     def rewrite(self) -> Rewrite:
         """The slots of prefix sums that change, from the earliest pane of a group's events on."""
         ends = self.starts[1:]
@@ -156,7 +156,7 @@ class Panes:
         old = self.ring.slot(np.minimum(pane, head[group]))
         return Rewrite(group, old, self.ring.slot(pane), self.starts[:-1][group], end)
 
-    @cached_property
+    @lazy
     def gaps(self) -> Gaps:
         """What prefix sums must fill with their newest value before `rewrite`."""
         group = np.flatnonzero(self._is_long)
@@ -165,11 +165,11 @@ class Panes:
         distance += np.where(distance < 0, self.ring.slots, 0)
         return Gaps(group, self.ring.slot(head), distance < (new_head - head)[:, None])
 
-    @cached_property
+    @lazy
     def _is_long(self) -> Bools:
         return self.group_new_head - self.group_head > GAP_LONG
 
-    @cached_property
+    @lazy
     def fresh(self) -> tuple[Ints, Ints]:
         """Groups and slots of the panes that a fold begins, which must be cleared."""
         counts = np.minimum(self.group_new_head - self.group_head, self.ring.slots)
@@ -178,7 +178,7 @@ class Panes:
         group, step, _ = spread(counts)
         return group, self.ring.slot(self.group_new_head[group] - step)
 
-    @cached_property
+    @lazy
     def tile_of(self) -> Ints:
         """Number of the tile (group and pane) of each event, in pane order."""
         if len(self.pane) == len(self.starts) - 1:
@@ -189,7 +189,7 @@ class Panes:
         np.not_equal(places[1:], places[:-1], out=changed[1:], casting="unsafe")
         return np.cumsum(changed)
 
-    @cached_property
+    @lazy
     def tile_start(self) -> Ints:
         """Position, in pane order, of the first event of each tile."""
         tiles = int(self.tile_of[-1]) + 1
@@ -206,11 +206,11 @@ class Panes:
         before = np.maximum(pane - k, head - self.ring.slots)
         return np.maximum(newest - before, 0), self.ring.slot(newest), at
 
-    @cached_property
+    @lazy
     def _lowest(self) -> int:
         return int(self.pane.min())
 
-    @cached_property
+    @lazy
     def _width(self) -> int:
         return int(self.pane.max()) - self._lowest + 2
 
@@ -219,7 +219,7 @@ class Panes:
         inside = np.minimum(np.maximum(pane - (self._lowest - 1), 0), self._width - 1)
         return group * self._width + inside
 
-    @cached_property
+    @lazy
     def _places(self) -> Ints:
         return self._place(self.sort(self.group), self.sort(self.pane))
 

@@ -61,7 +61,7 @@ def _kinds(topology: Topology, views: Sequence[View]) -> tuple[int, ...]:
     everything = tuple(range(len(topology.stream.event_types)))
     used = {topology.on_kind}
     for view in views:
-        for aggregate in view.plan.aggregates:
+        for aggregate in view.plan.stored:
             types = aggregate.source.types
             used.update(everything if types is None else types)
     return tuple(sorted(used))

@@ -158,6 +158,10 @@ class Shard:
         """Return where a column's numbers are (see `Slab.cells`)."""
         return self.slab.cells(name)
 
+    def numbers(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return all rows as numbers of one type (see `Slab.numbers`)."""
+        return self.slab.numbers(dtype)
+
     def _own(self, mask: Bools) -> Bools:
         """Return which of the slab's rows are of this shard, and in `mask`."""
         if self.slab.holders == 1:

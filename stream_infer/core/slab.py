@@ -30,6 +30,7 @@ class Slab:
         self.holders = 0
         self._free: list[int] = []
         self._cells: dict[str, tuple[npt.NDArray[Any], int, int]] = {}
+        self._numbers: dict[np.dtype[Any], npt.NDArray[Any]] = {}
         self.rows: npt.NDArray[np.void] = np.zeros(0, dtype)
         self.used: Ints = np.zeros(0, np.int64)
         self.dirty: Bools = np.zeros(0, bool)
@@ -81,9 +82,19 @@ class Slab:
             assert self.dtype.fields is not None
             column, offset = self.dtype.fields[name][:2]
             size = column.base.itemsize
-            flat = self.rows.view(column.base).reshape(-1)
+            flat = self.numbers(column.base)
             found = self._cells[name] = flat, self.row_bytes // size, offset // size
         return found
+
+    def numbers(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return all rows as one array of numbers of a type, whose size must divide the row's.
+
+        The array is a view, valid until rows are inserted.
+        """
+        flat = self._numbers.get(dtype)
+        if flat is None:
+            flat = self._numbers[dtype] = self.rows.view(dtype).reshape(-1)
+        return flat
 
     def content(self, places: list[int]) -> list[bytes]:
         """Return copies of rows as they are stored."""
@@ -103,5 +114,6 @@ class Slab:
         self.rows, self.used, self.dirty, self.holder = rows, used, dirty, holder
         self._octets = memoryview(rows.view(np.uint8))  # type: ignore[arg-type]
         self._cells.clear()
+        self._numbers.clear()
         self.keys.extend([None] * (capacity - before))
         self._free.extend(range(capacity - 1, before - 1, -1))

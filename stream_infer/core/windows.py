@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from stream_infer.core.aggregates import Aggregate, Column, Question
+from stream_infer.core.aggregates import Aggregate, Column, Question, Stored
 from stream_infer.core.aggregates_decayed import Decayed
 from stream_infer.core.aggregates_distinct import Registers
 from stream_infer.core.aggregates_extremes import Extremes
@@ -17,6 +17,7 @@ from stream_infer.core.errors import DeclarationError
 from stream_infer.core.events import Event, fields_of, tag_of
 from stream_infer.core.features import TILES_PER_WINDOW, Feature, Kind
 from stream_infer.core.panes import Ring
+from stream_infer.core.sums_table import SumsTable
 
 FORMAT = 1
 RESOLUTION_DEFAULT = 1e-6
@@ -31,8 +32,9 @@ class ViewPlan:
     `features` are the names, in the order of the columns of an answer. Rows have `row_dtype`, of
     `row_bytes`; their `updated_us` is the latest event time folded. A row that saw nothing for
     `horizon_us` of event time answers as an empty one does. Rows written under another `schema`
-    mean something else. `asked` holds, by column, what is asked of which aggregate, and `ratios`
-    the columns of quotient, numerator and denominator.
+    mean something else. `stored` is what rows are made of: `sums` are its counts and sums, and
+    `aggregates` all others. `asked` holds, by column, what is asked of which of the others, and
+    `ratios` the columns of quotient, numerator and denominator.
     """
 
     name: str
@@ -41,6 +43,8 @@ class ViewPlan:
     row_bytes: int
     horizon_us: int
     schema: str
+    stored: tuple[Stored, ...]
+    sums: SumsTable
     aggregates: tuple[Aggregate, ...]
     asked: tuple[tuple[int, tuple[Aggregate, Question]], ...]
     ratios: tuple[tuple[int, int, int], ...]
@@ -60,7 +64,7 @@ def plan_view(
     """
     names = tuple(features)
     rings = _rings(features.values(), lateness_us)
-    aggregates: dict[tuple[object, ...], Aggregate] = {}
+    aggregates: dict[tuple[object, ...], Sums | Aggregate] = {}
     asked: list[tuple[int, tuple[tuple[object, ...], Question]]] = []
     ratios: list[tuple[int, int, int]] = []
     for column, (feature_name, feature) in enumerate(features.items()):
@@ -79,6 +83,7 @@ def plan_view(
         asked.append((column, (key, question)))
     stored = tuple(aggregates.values())
     row_dtype = _row_dtype(name, stored)
+    questions = [(column, aggregates[key], question) for column, (key, question) in asked]
     return ViewPlan(
         name=name,
         features=names,
@@ -86,8 +91,18 @@ def plan_view(
         row_bytes=row_dtype.itemsize,
         horizon_us=max((feature.over_us for feature in features.values()), default=0) + lateness_us,
         schema=_schema(stored, row_dtype, event_types),
-        aggregates=stored,
-        asked=tuple((column, (aggregates[key], question)) for column, (key, question) in asked),
+        stored=stored,
+        sums=SumsTable(
+            row_dtype,
+            [item for item in stored if isinstance(item, Sums)],
+            [(column, by, question) for column, by, question in questions if isinstance(by, Sums)],
+        ),
+        aggregates=tuple(item for item in stored if not isinstance(item, Sums)),
+        asked=tuple(
+            (column, (by, question))
+            for column, by, question in questions
+            if not isinstance(by, Sums)
+        ),
         ratios=tuple(ratios),
     )
 
@@ -119,7 +134,7 @@ def _rings(features: Iterable[Feature], lateness_us: int) -> dict[int, Ring]:
 
 
 def _place(
-    aggregates: dict[tuple[object, ...], Aggregate],
+    aggregates: dict[tuple[object, ...], Sums | Aggregate],
     feature: Feature,
     source: Source,
     ring: Ring | None,
@@ -149,7 +164,7 @@ def _place(
 
 def _aggregate(
     name: str, feature: Feature, source: Source, ring: Ring | None, step: float
-) -> Aggregate:
+) -> Sums | Aggregate:
     kind = feature.kind
     if kind in (Kind.LAST, Kind.SINCE_LAST):
         return Latest(name, source)
@@ -230,7 +245,7 @@ def _check_ratio(culprit: str, parts: tuple[str, str], features: Mapping[str, Fe
             raise DeclarationError(culprit, f"{part!r} is a ratio itself; name what it is made of")
 
 
-def _row_dtype(view: str, aggregates: tuple[Aggregate, ...]) -> np.dtype[np.void]:
+def _row_dtype(view: str, aggregates: tuple[Stored, ...]) -> np.dtype[np.void]:
     """Lay columns out by falling size of their numbers, so that each is aligned."""
     columns = [Column(UPDATED, "<i8")]
     columns += [column for aggregate in aggregates for column in aggregate.columns()]
@@ -264,7 +279,7 @@ def _format(column: Column) -> str | tuple[str, tuple[int, ...]]:
 
 
 def _schema(
-    aggregates: tuple[Aggregate, ...],
+    aggregates: tuple[Stored, ...],
     row_dtype: np.dtype[np.void],
     event_types: tuple[type[Event], ...],
 ) -> str:

@@ -232,7 +232,7 @@ def _totals(row: bytes | None, newest_us: int) -> tuple[int, int, int] | None:
         return None
     stored = np.frombuffer(row, of_item.plan.row_dtype)[0]
     found = [int(stored["updated_us"])]
-    for aggregate in of_item.plan.aggregates[:2]:
+    for aggregate in of_item.plan.stored[:2]:
         ring = aggregate.ring  # type: ignore[attr-defined]
         column = f"{aggregate.name}_{aggregate.parts[0]}"  # type: ignore[attr-defined]
         found.append(int(stored[column][(newest_us // ring.tile_us) % ring.slots]))
