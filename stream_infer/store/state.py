@@ -7,6 +7,7 @@ together and the transaction spans all views:
                                         and, where Redis evicts, evictions, discarding
                                         (a topology of several streams: `123,45`, one for each)
     si:{TOPOLOGY:PARTITION}:SHARD:KEY   string: one packed row, expiring when idle
+                                        (and a minute later at most)
 """
 
 import re
@@ -31,6 +32,7 @@ from stream_infer.store.eviction import (
     memory_command,
     read_memory,
 )
+from stream_infer.store.row_writer import RowWriter, Write
 
 DISCARDED_AT_ONCE = 500
 
@@ -77,12 +79,9 @@ class StateStore:
         self.topology = topology
         self._schema = schema
         self._partitions = partitions
-        scripts = files("stream_infer.store")
-        self._write = redis.register_script(scripts.joinpath("state.lua").read_text())
-        self._discard = redis.register_script(scripts.joinpath("discard.lua").read_text())
-        # A node that is giving a slot away checks the keys that a script names before it runs it;
-        # at any other key it would stop in the middle.
-        self._name_rows = isinstance(redis, RedisCluster)
+        discard = files("stream_infer.store").joinpath("discard.lua").read_text()
+        self._discard = redis.register_script(discard)
+        self._writer = RowWriter(redis)
 
     async def check(self) -> None:
         """Raise StateError when stored rows do not fit, of any partition (see `acquire`)."""
@@ -202,32 +201,43 @@ class StateStore:
         Raises FencedError when the partition has another owner by now, and StateLostError when
         what is stored is not what `ownership` says: nothing is stored then.
         """
-        prefix = partition_prefix(self.topology, ownership.partition)
-        groups: list[tuple[str, str, tuple[str, ...], tuple[int, ...]]] = []
-        payloads: list[bytes] = []
-        for group in snapshot.rows:
-            keys, rows = zip(*group.rows, strict=True)
-            lengths = tuple(map(len, rows))
-            groups.append((f"{prefix}{group.shard}:", str(group.ttl_ms), keys, lengths))
-            payloads.extend(rows)
-        named = [prefix + "meta"]
-        if self._name_rows:
-            named += [f"{group[0]}{key}" for group in groups for key in group[2]]
-        answer = await self._write(
-            keys=named,
-            args=[
-                ownership.epoch,
-                position_text(ownership.position),
-                position_text(snapshot.position),
-                position_text(snapshot.stream_times_us),
-                msgspec.json.encode(groups),
-                b"".join(payloads),
-            ],
+        (written,) = await self.write_all([(ownership, snapshot)])
+        if isinstance(written, BaseException):
+            raise written
+        return written
+
+    async def write_all(
+        self, writes: Sequence[tuple[Ownership, Snapshot]]
+    ) -> list[Ownership | BaseException]:
+        """Store what `write` would, of several partitions at once; return what it would, or raise.
+
+        Each partition is stored for itself: what happens to one says nothing of another.
+        """
+        answers = await self._writer.write(
+            [
+                Write(
+                    partition_prefix(self.topology, ownership.partition),
+                    ownership.epoch,
+                    position_text(ownership.position),
+                    position_text(snapshot.position),
+                    position_text(snapshot.stream_times_us),
+                    snapshot.rows,
+                )
+                for ownership, snapshot in writes
+            ]
         )
-        if answer == 0:
-            raise self._fenced(ownership)
-        if answer < 0:
-            raise self._lost(ownership)
+        return [
+            self._written(ownership, snapshot, answer)
+            for (ownership, snapshot), answer in zip(writes, answers, strict=True)
+        ]
+
+    def _written(
+        self, ownership: Ownership, snapshot: Snapshot, answer: int | BaseException
+    ) -> Ownership | BaseException:
+        if isinstance(answer, BaseException):
+            return answer
+        if answer <= 0:
+            return self._fenced(ownership) if answer == 0 else self._lost(ownership)
         return replace(ownership, position=snapshot.position)
 
     def memory_command(self, partition: int) -> tuple[str | int, ...]:

@@ -1,24 +1,26 @@
 """The partitions a worker owns: their rows in memory, and when these are stored."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from stream_infer.core.errors import FencedError, StateLostError
-from stream_infer.core.state import PartitionState, Position, Snapshot, new_state
+from stream_infer.core.state import PartitionState, Position, new_state
 from stream_infer.core.topology import Topology
 from stream_infer.failpoints import failpoint
 from stream_infer.monitoring.metrics import Histogram
 from stream_infer.settings import Settings
-from stream_infer.store.eviction import EvictionWatch
-from stream_infer.store.state import Ownership, StateStore
+from stream_infer.store.state import StateStore
 from stream_infer.stream.away import Away, Published, highest
 from stream_infer.stream.evictions import Evictions
+from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import TP, PartitionsFenced
 
 WRITE_PAUSE = 10
 """Time between two writes of a partition's rows, in times of what the last one took."""
+ROWS_MANY = 4_000
+"""From so many rows in the last writes of all partitions on, writes are rarer."""
+BACKLOG_PAUSE = 10
+"""Most time between two writes of many rows, in flush intervals."""
 
 
 class MakeState(Protocol):
@@ -35,33 +37,6 @@ class MakeState(Protocol):
         stream_times_us: Position | None,
         catch_up_us: int,
     ) -> PartitionState: ...
-
-
-@dataclass(slots=True)
-class Owned:
-    """A partition of ours: its rows, our right to write them, and what waits to be stored.
-
-    Results of the events below `acknowledged` are acknowledged by Kafka.
-    """
-
-    state: PartitionState
-    ownership: Ownership
-    acknowledged: Position
-    watch: EvictionWatch
-    pending: Snapshot | None = None
-    stored_at_s: float = 0.0
-    write_s: float = 0.0
-    changed: bool = False
-
-    def evict(self, rows_max: int) -> None:
-        """Let least recently used rows leave memory, if all that is not dirty is in the store."""
-        if self.pending is None:
-            for shard in self.state.shards.values():
-                shard.evict(rows_max)
-
-    def is_acknowledged(self, position: Position) -> bool:
-        """Say whether all events below a position have acknowledged results."""
-        return all(a >= b for a, b in zip(self.acknowledged, position, strict=True))
 
 
 class Holdings:
@@ -223,10 +198,13 @@ class Holdings:
         """Begin to store each changed partition whose last write is long enough ago.
 
         That is the flush interval at most, and as soon as writing takes a small part of the time:
-        who reads the rows sees new events within milliseconds, and a backlog is not slowed down.
+        who reads the rows sees new events within milliseconds. Where many rows change between two
+        writes, as under a backlog, it is several times as long, since most change again.
         """
         now_s = self._monotonic_s()
         most_s = self._settings.flush_interval_s
+        if sum(owned.written for owned in self._owned.values()) >= ROWS_MANY:
+            most_s *= BACKLOG_PAUSE
         for owned in self._owned.values():
             pause_s = min(most_s, owned.write_s * WRITE_PAUSE)
             if owned.changed and owned.pending is None and now_s - owned.stored_at_s >= pause_s:
@@ -237,10 +215,8 @@ class Holdings:
 
         Raises PartitionsFenced, after all others are written, for those that others own by now.
         """
-        held = [item for item in self._owned.items() if item[1].pending is not None]
-        errors = await asyncio.gather(
-            *(self._write(owned) for _, owned in held), return_exceptions=True
-        )
+        held = [(tp, owned) for tp, owned in self._owned.items() if owned.writable]
+        errors = await self._write([owned for _, owned in held])
         fenced: dict[TP, FencedError] = {}
         for (tp, _), error in zip(held, errors, strict=True):
             if isinstance(error, FencedError):
@@ -276,16 +252,11 @@ class Holdings:
             self._away.pop(tp, None)
             self._published.pop(tp, None)
         given = [owned for tp in partitions if (owned := self._owned.pop(tp, None)) is not None]
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         for owned in given:
-            try:
-                await self._write(owned)
-                if owned.changed and owned.is_acknowledged(owned.state.position):
-                    self._snapshot(owned)
-                    await self._write(owned)
-            except FencedError:
-                pass  # Whoever owns it now folds on from what is stored.
-            except Exception as error:
+            error = await self._write_rest(owned)
+            # Where another worker owns it by now, that one folds on from what is stored.
+            if error is not None and not isinstance(error, FencedError):
                 errors.append(error)
             failpoint("revoking")
         if errors:
@@ -296,16 +267,34 @@ class Holdings:
         owned.changed = False
         owned.stored_at_s = self._monotonic_s()
 
-    async def _write(self, owned: Owned) -> None:
-        pending = owned.pending
-        if pending is None or not owned.is_acknowledged(pending.position):
-            return
-        failpoint("state_unwritten")
+    async def _write_rest(self, owned: Owned) -> BaseException | None:
+        """Write a partition's last rows, as far as they may be; return what went wrong."""
+        if owned.writable and (error := (await self._write([owned]))[0]) is not None:
+            return error
+        if owned.changed and owned.is_acknowledged(owned.state.position):
+            self._snapshot(owned)
+            return (await self._write([owned]))[0]
+        return None
+
+    async def _write(self, due: Sequence[Owned]) -> list[BaseException | None]:
+        """Write snapshots together; return what went wrong with each, None where nothing did."""
+        if not due:
+            return []
+        for _ in due:
+            failpoint("state_unwritten")
         began_s = self._monotonic_s()
-        owned.ownership = await self._store.write(owned.ownership, pending)
-        owned.write_s = self._monotonic_s() - began_s
-        self._store_s.observe(owned.write_s)
-        failpoint("state_written")
-        owned.pending = None
-        # Under load the next snapshot may be taken before the next batch asks for room.
-        owned.evict(self._settings.state_rows_max)
+        snapshots = [(owned.ownership, owned.snapshot) for owned in due]
+        written = await self._store.write_all(snapshots)
+        write_s = self._monotonic_s() - began_s
+        errors: list[BaseException | None] = []
+        for owned, stored in zip(due, written, strict=True):
+            errors.append(stored if isinstance(stored, BaseException) else None)
+            if isinstance(stored, BaseException):
+                continue
+            owned.written = sum(len(group.rows) for group in owned.snapshot.rows)
+            owned.ownership, owned.pending, owned.write_s = stored, None, write_s
+            self._store_s.observe(write_s)
+            failpoint("state_written")
+            # Under load the next snapshot may be taken before the next batch asks for room.
+            owned.evict(self._settings.state_rows_max)
+        return errors

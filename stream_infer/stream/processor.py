@@ -26,7 +26,8 @@ from stream_infer.stream.away import Away
 from stream_infer.stream.concluding import Conclusion
 from stream_infer.stream.custody import Custody, check_away
 from stream_infer.stream.dead_letters import unpublished
-from stream_infer.stream.holdings import Holdings, Owned
+from stream_infer.stream.holdings import Holdings
+from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import (
     TP,
     ConsumerRecord,

@@ -19,7 +19,8 @@ from stream_infer.monitoring.rekeyed import RekeyedCounts
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
 from stream_infer.stream.forwarding import received
-from stream_infer.stream.holdings import Holdings, Owned
+from stream_infer.stream.holdings import Holdings
+from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import TP, ConsumerRecord
 from stream_infer.stream.processor import end_process
 from stream_infer.stream.rows import Asked, RowReader

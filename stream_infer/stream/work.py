@@ -15,7 +15,7 @@ from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns
 from stream_infer.stream.away import Away
 from stream_infer.stream.dead_letters import dead_letter
-from stream_infer.stream.holdings import Owned
+from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import TP, ConsumerRecord, MergedRecords, OutgoingRecord
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from redis.asyncio import Redis
 
+from stream_infer.core.errors import FencedError
 from stream_infer.core.results import Prediction, encode
 from stream_infer.core.state import RESULTS, Snapshot, StoredRows
 from stream_infer.store.state import StateStore
@@ -68,6 +69,52 @@ async def test_rows_of_any_key_length_and_content_are_read_back(redis: Redis, un
     await store.write(await store.acquire(0), Snapshot((7,), (11,), groups))
     assert await redis.mget(store.row_keys(0, "fixed", KEYS)) == [row for _, row in fixed]
     assert await redis.mget(store.row_keys(0, "varied", KEYS)) == [row for _, row in varied]
-    assert 59_000 < await redis.pttl(store.row_keys(0, "fixed", KEYS)[1]) <= 60_000
+    assert 60_000 < await redis.pttl(store.row_keys(0, "fixed", KEYS)[1]) <= 120_000
     assert await redis.pttl(store.row_keys(0, "varied", KEYS)[1]) > 3_196_000_000
     assert (await store.acquire(0)).position == (7,)
+
+
+def rows(text: bytes, *keys: str) -> Snapshot:
+    return Snapshot((7,), (11,), [StoredRows("view", 60_000, [(key, text) for key in keys])])
+
+
+async def test_a_row_written_again_and_again_never_expires_before_its_idle_time(
+    redis: Redis, unique: str
+) -> None:
+    store = StateStore(redis, unique, "", 1)
+    named = store.row_keys(0, "view", ["a"])[0]
+    owned = await store.write(await store.acquire(0), rows(b"1", "a"))
+    await redis.pexpire(named, 100_000)  # as after 20 s
+    owned = await store.write(owned, rows(b"2", "a"))
+    assert await redis.get(named) == b"2"
+    assert 60_000 < await redis.pttl(named) <= 100_000
+    lately = next(iter(store._writer._lately.values()))
+    lately.until_s -= 61  # as after a minute
+    owned = await store.write(owned, rows(b"3", "a"))
+    assert 100_000 < await redis.pttl(named) <= 120_000
+
+
+async def test_every_row_has_an_expiry_also_where_it_was_gone_when_it_was_written(
+    redis: Redis, unique: str
+) -> None:
+    store = StateStore(redis, unique, "", 1)
+    names = store.row_keys(0, "view", ["a", "b"])
+    owned = await store.write(await store.acquire(0), rows(b"1", "a"))
+    await redis.delete(names[0])
+    owned = await store.write(owned, rows(b"2", "b", "a"))
+    assert await redis.mget(names) == [b"2", b"2"]
+    assert [60_000 < await redis.pttl(name) <= 120_000 for name in names] == [True, True]
+
+
+async def test_partitions_are_written_together_and_each_for_itself(
+    redis: Redis, unique: str
+) -> None:
+    store = StateStore(redis, unique, "", 3)
+    owned = [await store.acquire(partition) for partition in range(3)]
+    await store.acquire(1)
+    await redis.script_flush()
+    first, second, third = await store.write_all([(one, rows(b"1", "a")) for one in owned])
+    assert isinstance(second, FencedError)
+    assert [getattr(one, "position", None) for one in (first, third)] == [(7,), (7,)]
+    for partition, expected in enumerate([b"1", None, b"1"]):
+        assert await redis.get(store.row_keys(partition, "view", ["a"])[0]) == expected

@@ -1,0 +1,146 @@
+"""Changed rows on their way to Redis: one script a partition, all partitions in one round trip."""
+
+import asyncio
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError
+
+from stream_infer.core.state import StoredRows
+
+EXPIRY_KEPT_S = 60
+"""Rows expire up to so long after their idle time: a write need not set it anew within this."""
+KEYS_KEPT_MAX = 65_536
+"""Rows of a partition, at most, of which it is remembered that their expiry was set lately."""
+
+
+class Write(NamedTuple):
+    """What to store of one partition, whose keys begin with `prefix`; positions as texts."""
+
+    prefix: str
+    epoch: int
+    before: str
+    after: str
+    stream_times_us: str
+    rows: Sequence[StoredRows]
+
+
+@dataclass(slots=True)
+class _Lately:
+    """Rows whose expiry this owner set, by group, since a moment; by the server's clock."""
+
+    epoch: int
+    until_s: int = 0
+    keys: dict[str, set[str]] = field(default_factory=dict)
+
+    @property
+    def has_room(self) -> bool:
+        return sum(map(len, self.keys.values())) < KEYS_KEPT_MAX
+
+
+class _Prepared(NamedTuple):
+    keys: list[str]
+    arguments: list[Any]
+    expiring: list[tuple[str, list[str]]]
+
+
+class RowWriter:
+    """Writes rows and positions; a row that is written often has its expiry set now and then."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        script = files("stream_infer.store").joinpath("state.lua").read_text()
+        self._script = redis.register_script(script)
+        # A node that is giving a slot away checks the keys that a script names before it runs it;
+        # at any other key it would stop in the middle.
+        self._cluster = isinstance(redis, RedisCluster)
+        self._lately: dict[str, _Lately] = {}
+
+    async def write(self, writes: Sequence[Write]) -> list[int | BaseException]:
+        """Store each partition's rows, all or nothing; return what came of each, in their order.
+
+        An answer is positive where rows were stored, 0 where the epoch is not the newest any more,
+        -1 where `before` is not what is stored; or it is an error.
+        """
+        prepared = [self._prepared(write) for write in writes]
+        answers = await self._answers(prepared)
+        for write, sent, answer in zip(writes, prepared, answers, strict=True):
+            if isinstance(answer, int) and answer > 0:
+                self._stored(write, sent, answer)
+        return answers
+
+    async def _answers(self, prepared: Sequence[_Prepared]) -> list[int | BaseException]:
+        if self._cluster or len(prepared) == 1:
+            calls = (self._script(keys=p.keys, args=p.arguments) for p in prepared)
+            called: list[int | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
+            return called
+        pipeline = self._redis.pipeline(transaction=False)
+        for keys, arguments, _ in prepared:
+            pipeline.execute_command("EVALSHA", self._script.sha, len(keys), *keys, *arguments)
+        try:
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        except Exception as error:
+            return [error for _ in prepared]
+        for place, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):  # the server was started anew
+                try:
+                    keys, arguments, _ = prepared[place]
+                    answers[place] = await self._script(keys=keys, args=arguments)
+                except Exception as error:
+                    answers[place] = error
+        return answers
+
+    def _prepared(self, write: Write) -> _Prepared:
+        lately = self._lately.get(write.prefix)
+        if lately is None or lately.epoch != write.epoch:
+            lately = self._lately[write.prefix] = _Lately(write.epoch)
+        groups: list[tuple[str, str, str, list[str], list[int]]] = []
+        payloads: list[bytes] = []
+        expiring: list[tuple[str, list[str]]] = []
+
+        def add(group: StoredRows, rows: Sequence[tuple[str, bytes]], kept: str) -> list[str]:
+            keys, parts = [row[0] for row in rows], [row[1] for row in rows]
+            idle_ms = group.ttl_ms + EXPIRY_KEPT_S * 1000
+            prefix = f"{write.prefix}{group.shard}:"
+            groups.append((prefix, str(idle_ms), kept, keys, list(map(len, parts))))
+            payloads.extend(parts)
+            return keys
+
+        for group in write.rows:
+            known: Container[str] = lately.keys.get(group.shard, ())
+            fresh = [row for row in group.rows if row[0] not in known]
+            if fresh:
+                expiring.append((group.shard, add(group, fresh, "")))
+            if len(fresh) < len(group.rows):
+                add(group, [row for row in group.rows if row[0] in known], "kept")
+        names = [write.prefix + "meta"]
+        if self._cluster:
+            names += chain.from_iterable((g[0] + key for key in g[3]) for g in groups)
+        arguments = [
+            write.epoch,
+            write.before,
+            write.after,
+            write.stream_times_us,
+            msgspec.json.encode(groups),
+            b"".join(payloads),
+            lately.until_s,
+        ]
+        return _Prepared(names, arguments, expiring)
+
+    def _stored(self, write: Write, sent: _Prepared, now_s: int) -> None:
+        """Remember whose expiry was set; `now_s` is the server's clock when it stored them."""
+        lately = self._lately[write.prefix]
+        if lately.epoch != write.epoch:
+            return
+        if now_s >= lately.until_s:
+            lately.until_s = now_s + EXPIRY_KEPT_S
+            lately.keys.clear()
+        if lately.has_room:
+            for shard, keys in sent.expiring:
+                lately.keys.setdefault(shard, set()).update(keys)

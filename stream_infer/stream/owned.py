@@ -1,0 +1,47 @@
+"""One partition that a worker owns: its rows in memory, and what of them waits to be stored."""
+
+from dataclasses import dataclass
+
+from stream_infer.core.state import PartitionState, Position, Snapshot
+from stream_infer.store.eviction import EvictionWatch
+from stream_infer.store.state import Ownership
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition of ours: its rows, our right to write them, and what waits to be stored.
+
+    Results of the events below `acknowledged` are acknowledged by Kafka. The last write, begun at
+    `stored_at_s`, took `write_s` for `written` rows.
+    """
+
+    state: PartitionState
+    ownership: Ownership
+    acknowledged: Position
+    watch: EvictionWatch
+    pending: Snapshot | None = None
+    stored_at_s: float = 0.0
+    write_s: float = 0.0
+    written: int = 0
+    changed: bool = False
+
+    @property
+    def writable(self) -> bool:
+        """Whether a snapshot waits all of whose events have acknowledged results."""
+        return self.pending is not None and self.is_acknowledged(self.pending.position)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What waits to be stored, for a caller who knows that something does."""
+        assert self.pending is not None
+        return self.pending
+
+    def evict(self, rows_max: int) -> None:
+        """Let least recently used rows leave memory, if all that is not dirty is in the store."""
+        if self.pending is None:
+            for shard in self.state.shards.values():
+                shard.evict(rows_max)
+
+    def is_acknowledged(self, position: Position) -> bool:
+        """Say whether all events below a position have acknowledged results."""
+        return all(a >= b for a, b in zip(self.acknowledged, position, strict=True))
