@@ -12,7 +12,7 @@ from stream_infer.core.partitioned import parts_of, slices
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
 from stream_infer.core.results import encode, moment
 from stream_infer.monitoring.counters import TopologyCounters
-from stream_infer.stream.holdings import Owned
+from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.rekeying import Rekeying
 from stream_infer.stream.runtime import Runtime

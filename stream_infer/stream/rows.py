@@ -7,7 +7,8 @@ from typing import Any
 from stream_infer.core.errors import FencedError
 from stream_infer.core.shard import Shard
 from stream_infer.store.state import Ownership, StateStore
-from stream_infer.stream.holdings import Holdings, Owned
+from stream_infer.stream.holdings import Holdings
+from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import TP
 
 
