@@ -111,7 +111,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     """Most events in one request."""
     http_wait_max_ms: Annotated[int, Meta(ge=1, le=600_000)] = 100
-    """How long an event may wait to be scored before further requests are answered 503."""
+    """How long an event may wait to be scored before further requests are answered 503; a batch's
+    worth of events may always wait for the next batch."""
     http_insecure: bool = False
     """Allow a non-loopback address without a token."""
     sse_clients_max: Annotated[int, Meta(ge=1, le=100_000)] = 100

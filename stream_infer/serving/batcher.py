@@ -1,25 +1,49 @@
 """Batches of what waits: nothing is held back; what comes while all slots are busy shares one."""
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from stream_infer.serving.errors import OverloadedError
+from stream_infer.serving.errors import overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+RISE, FALL = 1 / 2, 1 / 16
+"""How fast the expected time of a batch follows longer ones, and shorter ones."""
+
+
+class Waiting(Generic[T, R]):
+    """One item until it is answered: `answer` is called once, with its result or an exception."""
+
+    __slots__ = ("answer", "item", "since_s", "size")
+
+    def __init__(
+        self, item: T, size: int, since_s: float, answer: Callable[[R | Exception], None]
+    ) -> None:
+        self.item = item
+        self.size = size
+        self.since_s = since_s
+        self.answer: Callable[[R | Exception], None] | None = answer
+
+    def end(self, result: R | Exception) -> None:
+        """Answer, unless that has happened."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer(result)
 
 
 class Batcher(Generic[T, R]):
     """Hands waiting items to `work` in batches, as soon as one of `slots` is free.
 
     `work` returns a result, or an exception, for each item; what it raises goes to all of them.
-    `size` says how much an item counts: a batch takes items up to `batch_max` (one always fits),
-    and `submit` raises OverloadedError when more than `waiting_max` would wait or one waits longer
-    than `wait_max_s` (None: any), and TimeoutError when there is no result after `timeout_s` (None:
-    any), waiting included.
+    `size` says how much an item counts: a batch takes items up to `batch_max` (one always fits).
+
+    OverloadedError is raised where more than `waiting_max` would wait; and where a batch's worth
+    waits already and the first of it has waited for `wait_max_s` (None: any time), or more would
+    wait than the slots begin within that time, judged by how long batches take. TimeoutError
+    is the result of what has none after `timeout_s` (None: any time), waiting included.
     """
 
     def __init__(
@@ -38,62 +62,117 @@ class Batcher(Generic[T, R]):
         self._slots = slots
         self._batch_max = batch_max
         self._waiting_max = waiting_max
-        self._wait_max_s = math.inf if wait_max_s is None else wait_max_s
+        self._wait_max_s = wait_max_s
         self._timeout_s = timeout_s
-        self._waiting: deque[tuple[T, int, asyncio.Future[R], float]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Waiting[T, R]] = deque()
+        self._open: deque[Waiting[T, R]] = deque()  # In the order in which they time out.
+        self._timer: asyncio.TimerHandle | None = None
+        self._running: set[asyncio.Task[None]] = set()  # So that they are not collected.
+        self._busy = 0
+        self.batch_s = 0.0
+        """How long a batch is expected to take."""
         self.waiting_size = 0
 
-    async def submit(self, item: T) -> R:
-        """Return the result of one item."""
+    def is_full(self, size: int = 1) -> bool:
+        """Whether an item of that size would be refused."""
+        if not self._waiting:
+            return False
+        after = self.waiting_size + size
+        if after > self._waiting_max:
+            return True
+        # The next batch takes its worth at once, however long it must wait for a slot.
+        if after <= self._batch_max or self._wait_max_s is None:
+            return False
+        waited_s = asyncio.get_running_loop().time() - self._waiting[0].since_s
+        ahead_s = after / self._batch_max * self.batch_s / self._slots
+        return waited_s > self._wait_max_s or ahead_s > self._wait_max_s
+
+    def offer(self, item: T, answer: Callable[[R | Exception], None]) -> Waiting[T, R]:
+        """Let an item wait for its result; raises OverloadedError where it would wait too long."""
         size = self._size(item)
+        if self.is_full(size):
+            raise overloaded()
         loop = asyncio.get_running_loop()
-        if self._waiting and (
-            self.waiting_size + size > self._waiting_max
-            or loop.time() - self._waiting[0][3] > self._wait_max_s
-        ):
-            raise OverloadedError(
-                "too many events wait to be scored", "server", "try again after Retry-After"
-            )
-        future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((item, size, future, loop.time()))
+        waiting: Waiting[T, R] = Waiting(item, size, loop.time(), answer)
+        self._waiting.append(waiting)
         self.waiting_size += size
-        if len(self._running) < self._slots:
-            task = asyncio.create_task(self._run())
+        if self._timeout_s is not None:
+            self._open.append(waiting)
+            if self._timer is None:
+                self._timer = loop.call_at(waiting.since_s + self._timeout_s, self._expire)
+        if self._busy < self._slots:
+            self._busy += 1
+            task = loop.create_task(self._run())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        async with asyncio.timeout(self._timeout_s):
+        return waiting
+
+    async def submit(self, item: T) -> R:
+        """Return the result of one item, or raise what it is; see `offer`."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+
+        def answer(result: R | Exception) -> None:
+            if future.done():
+                return  # Its caller has gone.
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        waiting = self.offer(item, answer)
+        try:
             return await future
+        finally:
+            waiting.answer = None
 
     async def _run(self) -> None:
-        while self._waiting:
-            items, futures = self._take()
-            if not items:
-                continue
-            try:
-                results: Sequence[R | Exception] = await self._work(items)
-            except Exception as error:
-                results = [error] * len(items)
-            for future, result in zip(futures, results, strict=True):
-                if future.done():
-                    continue  # Its caller has gone.
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+        try:
+            await self._work_off()
+        finally:
+            # Here, not when the loop has heard that the task is done: items may come before that.
+            self._busy -= 1
 
-    def _take(self) -> tuple[list[T], list[asyncio.Future[R]]]:
-        items: list[T] = []
-        futures: list[asyncio.Future[R]] = []
+    async def _work_off(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch = self._take()
+            if not batch:
+                continue
+            begun_s = loop.time()
+            try:
+                results: Sequence[R | Exception] = await self._work([one.item for one in batch])
+            except Exception as error:
+                results = [error] * len(batch)
+            for one, result in zip(batch, results, strict=True):
+                one.end(result)
+            while self._open and self._open[0].answer is None:
+                self._open.popleft()
+            longer_s = loop.time() - begun_s - self.batch_s
+            self.batch_s += longer_s * (RISE if longer_s > 0 else FALL)
+
+    def _take(self) -> list[Waiting[T, R]]:
+        batch: list[Waiting[T, R]] = []
         taken = 0
         while self._waiting:
-            item, size, future, _ = self._waiting[0]
-            if items and taken + size > self._batch_max:
+            first = self._waiting[0]
+            if batch and taken + first.size > self._batch_max:
                 break
             self._waiting.popleft()
-            self.waiting_size -= size
-            if not future.done():
-                items.append(item)
-                futures.append(future)
-                taken += size
-        return items, futures
+            self.waiting_size -= first.size
+            if first.answer is not None:
+                batch.append(first)
+                taken += first.size
+        return batch
+
+    def _expire(self) -> None:
+        assert self._timeout_s is not None
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._open:
+            first = self._open[0]
+            due_s = first.since_s + self._timeout_s
+            if first.answer is not None and due_s > loop.time():
+                self._timer = loop.call_at(due_s, self._expire)
+                return
+            self._open.popleft()
+            first.end(TimeoutError())

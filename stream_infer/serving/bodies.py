@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -74,6 +75,13 @@ def cut(body: bytes, events_max: int) -> Body:
             "send fewer at a time, or raise STREAM_INFER_HTTP_EVENTS_MAX",
         )
     return Body(events, True)
+
+
+def predictions_json(body: Body, predictions: Sequence[bytes]) -> bytes:
+    """Return the answer to a body: its event's prediction, or those of its array, in its order."""
+    if body.many:
+        return b'{"predictions":[%b]}' % b",".join(predictions)
+    return predictions[0]
 
 
 def place_and_reason(reason: str, index: int, many: bool) -> tuple[str, str]:

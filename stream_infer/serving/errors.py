@@ -66,6 +66,13 @@ class OverloadedError(ServingError):
     """More waits than can be served soon."""
 
 
+def overloaded() -> OverloadedError:
+    """Return the error for an event that would wait too long."""
+    return OverloadedError(
+        "too many events wait to be scored", "server", "try again after Retry-After"
+    )
+
+
 class UnavailableError(ServingError):
     """A dependency does not answer."""
 

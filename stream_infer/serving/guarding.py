@@ -58,6 +58,47 @@ def check_binding(settings: Settings) -> None:
     )
 
 
+def answer_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Add what every answer carries to an answer's headers."""
+    if all(name != b"cache-control" for name, _ in headers):
+        headers.append((b"cache-control", b"no-store"))
+    headers.extend(_SECURITY)
+
+
+class Rules:
+    """Whom a server answers, by a request's headers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._token = settings.http_token.encode()
+        self._local_only = not settings.http_token and not settings.http_insecure
+
+    def check(self, path: str, host: str, origin: str | None, authorization: str) -> None:
+        """Raise ForbiddenError or UnauthorizedError for a request that is not answered."""
+        if self._local_only and host and not is_loopback(_name_of(host)):
+            raise ForbiddenError(
+                "this server answers to this machine's own names only",
+                "header Host",
+                "use 127.0.0.1 or localhost, or set STREAM_INFER_HTTP_TOKEN",
+            )
+        if origin is not None and _netloc_of(origin) != host:
+            raise ForbiddenError(
+                "pages of another origin may not ask this server",
+                "header Origin",
+                "ask from its page",
+            )
+        if not self._token or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+            return
+        kind, _, given = authorization.partition(" ")
+        if kind.lower() != "bearer" or not hmac.compare_digest(
+            given.strip().encode("utf-8", "replace"), self._token
+        ):
+            raise UnauthorizedError(
+                "the bearer token is missing or wrong",
+                "header Authorization",
+                "send `Authorization: Bearer TOKEN` with the server's STREAM_INFER_HTTP_TOKEN",
+            )
+
+
 class Guard:
     """Checks each request, adds security headers to each answer, and counts it.
 
@@ -68,8 +109,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: HttpMetrics) -> None:
         self._app = app
-        self._token = settings.http_token.encode()
-        self._local_only = not settings.http_token and not settings.http_insecure
+        self._rules = Rules(settings)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,14 +124,17 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message["headers"]
-                if all(name != b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
-                headers.extend(_SECURITY)
+                answer_headers(message["headers"])
             await send(message)
 
         try:
-            self._check(scope)
+            headers = Headers(scope=scope)
+            self._rules.check(
+                scope["path"],
+                headers.get("host", ""),
+                headers.get("origin"),
+                headers.get("authorization", ""),
+            )
         except ServingError as error:
             await error_response(error)(scope, receive, with_headers)
         else:
@@ -102,35 +145,6 @@ class Guard:
                 _route_of(scope),
                 status,
                 time.perf_counter() - began_s,
-            )
-
-    def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if self._local_only and host and not is_loopback(_name_of(host)):
-            raise ForbiddenError(
-                "this server answers to this machine's own names only",
-                "header Host",
-                "use 127.0.0.1 or localhost, or set STREAM_INFER_HTTP_TOKEN",
-            )
-        origin = headers.get("origin")
-        if origin is not None and _netloc_of(origin) != host:
-            raise ForbiddenError(
-                "pages of another origin may not ask this server",
-                "header Origin",
-                "ask from its page",
-            )
-        path = scope["path"]
-        if not self._token or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
-            return
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not hmac.compare_digest(
-            given.strip().encode("utf-8", "replace"), self._token
-        ):
-            raise UnauthorizedError(
-                "the bearer token is missing or wrong",
-                "header Authorization",
-                "send `Authorization: Bearer TOKEN` with the server's STREAM_INFER_HTTP_TOKEN",
             )
 
 

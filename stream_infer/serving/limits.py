@@ -2,8 +2,9 @@
 
 WAITING_EVENTS_MAX = 4_000
 """Events that wait to be scored before requests are refused with 503."""
-BATCH_EVENTS_MAX = 1_000
-"""Events scored together, except that one request always fits."""
+BATCH_EVENTS_MAX = 128
+"""Events scored together, except that one request always fits: more cost little less each, and what
+comes meanwhile waits."""
 SCORING_SLOTS = 2
 """Batches of one topology on their way at a time: one reads while the other computes."""
 

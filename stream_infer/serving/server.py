@@ -7,23 +7,22 @@ import socket
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from sse_starlette.sse import AppStatus
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from stream_infer import collector
 from stream_infer.core.errors import SettingsError
 from stream_infer.loading import load_topology
 from stream_infer.serving.app import create_app
+from stream_infer.serving.direct import Direct
 from stream_infer.serving.guarding import check_binding
 from stream_infer.serving.limits import (
     CONNECTIONS_MAX,
     FAREWELL_S,
-    HEADERS_TIMEOUT_S,
     KEEP_ALIVE_TIMEOUT_S,
 )
+from stream_infer.serving.protocol import Config, Connection
 from stream_infer.serving.services import Services, build_services
 from stream_infer.settings import Settings
 from stream_infer.stream.runtime import build_runtime
@@ -31,51 +30,6 @@ from stream_infer.stream.runtime import build_runtime
 log = logging.getLogger("stream_infer.serving")
 BACKLOG = 2048
 FAREWELL_STEPS = 50
-
-
-class DeadlineProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's HTTP, closing a connection that takes too long to send a request's headers."""
-
-    _leaving = False
-
-    def say_farewell(self) -> None:
-        """Close the connection with the answer to the request that runs, or to the next one."""
-        self._leaving = True
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
-
-    def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._await_headers()
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes; a request that is only begun starts the clock."""
-        super().data_received(data)
-        if self._leaving:
-            self.say_farewell()
-        if self._deadline is None and self._between_requests():
-            self._await_headers()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        super().connection_lost(exc)
-
-    def _between_requests(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _await_headers(self) -> None:
-        self._waited_from = self.cycle
-        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(
-            HEADERS_TIMEOUT_S, self._expire
-        )
-
-    def _expire(self) -> None:
-        self._deadline = None
-        if self.cycle is self._waited_from and not self.transport.is_closing():
-            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -97,7 +51,7 @@ class Server(uvicorn.Server):
         # A request may be under way on a connection that looks idle here: closed at once, it would
         # be lost without an answer.
         for connection in list(self.server_state.connections):
-            if isinstance(connection, DeadlineProtocol):
+            if isinstance(connection, Connection):
                 connection.say_farewell()
         for _ in range(FAREWELL_STEPS):
             if not self.server_state.connections or self.force_exit:
@@ -135,9 +89,10 @@ def make_server(services: Services) -> Server:
     # Streams end by the hub's farewell. The library's own way marks the whole process as stopping.
     AppStatus.enable_automatic_graceful_drain = False
     settings = services.settings
-    config = uvicorn.Config(
+    config = Config(
         create_app(services),
-        http=DeadlineProtocol,
+        direct=Direct(services),
+        connections_max=CONNECTIONS_MAX + settings.sse_clients_max,
         ws="none",
         lifespan="off",
         loop="uvloop" if sys.platform != "win32" else "asyncio",
@@ -145,7 +100,6 @@ def make_server(services: Services) -> Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS_MAX + settings.sse_clients_max,
         timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
         timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
     )

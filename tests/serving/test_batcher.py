@@ -141,3 +141,78 @@ async def test_nobody_joins_a_queue_that_does_not_move(monkeypatch: pytest.Monke
     for _ in range(3):
         work.go.release()
     assert await asyncio.gather(first, second, third) == [10, 20, 30]
+
+
+async def test_what_comes_in_the_moment_when_a_slot_has_become_free_is_worked_on() -> None:
+    loop = asyncio.get_running_loop()
+    results: asyncio.Queue[int | Exception] = asyncio.Queue()
+
+    async def work(items: Sequence[int]) -> Sequence[int | Exception]:
+        return items
+
+    tested: Batcher[int, int] = Batcher(work, lambda _: 1, slots=1, batch_max=9, waiting_max=9)
+
+    def again(result: int | Exception) -> None:
+        # Its call runs after the task's last step, and before the loop's callbacks for its end.
+        loop.call_soon(tested.offer, 2, results.put_nowait)
+
+    tested.offer(1, again)
+    async with asyncio.timeout(20):
+        assert await results.get() == 2
+
+
+async def test_as_many_may_wait_as_are_begun_in_time_judged_by_earlier_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    now_s = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    work = Work()
+    tested: Batcher[int, int] = Batcher(
+        work, lambda _: 1, slots=1, batch_max=2, waiting_max=99, wait_max_s=1.0
+    )
+    for _ in range(40):  # Batches of 0.3 s: three of them begin within a second.
+        done = asyncio.create_task(tested.submit(0))
+        await work.started.acquire()
+        now_s += 0.3
+        work.go.release()
+        await done
+        await asyncio.sleep(0)
+    assert tested.batch_s == pytest.approx(0.3)
+    tasks = [asyncio.create_task(tested.submit(0))]
+    await work.started.acquire()
+    for _ in range(6):
+        assert not tested.is_full()
+        tasks.append(asyncio.create_task(tested.submit(1)))
+        await asyncio.sleep(0)
+    assert tested.is_full()
+    with pytest.raises(OverloadedError):
+        await tested.submit(2)
+    for _ in range(5):
+        work.go.release()
+    await asyncio.gather(*tasks)
+    assert not tested.is_full(99)
+
+
+async def test_a_batchs_worth_waits_for_a_slot_however_long_the_last_batch_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    now_s = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    work = Work()
+    tested: Batcher[int, int] = Batcher(
+        work, lambda _: 1, slots=1, batch_max=3, waiting_max=99, wait_max_s=0.1
+    )
+    tasks = [asyncio.create_task(tested.submit(0))]
+    await work.started.acquire()
+    for _ in range(3):
+        now_s += 5.0
+        assert not tested.is_full()
+        tasks.append(asyncio.create_task(tested.submit(1)))
+        await asyncio.sleep(0)
+    assert tested.is_full()
+    for _ in range(2):
+        work.go.release()
+    assert await asyncio.gather(*tasks) == [0, 10, 10, 10]
+    assert work.batches == [[0], [1, 1, 1]]

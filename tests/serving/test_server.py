@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from stream_infer.core.engine import Engine
 from stream_infer.models.repository import ModelRepository
 from stream_infer.processes import free_port
-from stream_infer.serving import server
+from stream_infer.serving import protocol, server
 from stream_infer.serving.following import ResultReader, result_topics
 from stream_infer.serving.publishing import Publisher
 from stream_infer.settings import Settings
@@ -146,7 +146,7 @@ async def refuses(port: int) -> None:
 async def test_a_connection_that_sends_no_request_is_closed(
     redis_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEADERS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(protocol, "HEADERS_TIMEOUT_S", 0.2)
     services, _, _ = shop_services(unique, redis_url, http_port=0)
     with ThreadedServer(services) as running:
         for sent in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "):

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from stream_infer.serving.errors import NotAcceptableError
+from stream_infer.serving.bodies import predictions_json
+from stream_infer.serving.errors import NotAcceptableError, overloaded
 from stream_infer.serving.explain import explain
 from stream_infer.serving.limits import EXPLAIN_EVENTS_MAX
 from stream_infer.serving.routes.common import events_of, json_response, services_of
@@ -42,10 +43,11 @@ async def predict(name: str, request: Request) -> Response:
     """
     services = services_of(request)
     served = services.topology(name)
+    if served.batcher.is_full():
+        raise overloaded()  # Before anything is spent on the body.
     body = await events_of(request, services)
     predictions = await served.batcher.submit(body)
-    content = b'{"predictions":[%b]}' % b",".join(predictions) if body.many else predictions[0]
-    return Response(content, media_type="application/json")
+    return Response(predictions_json(body, predictions), media_type="application/json")
 
 
 @router.post("/v1/topologies/{name}/explain", operation_id="explain", summary="Explain a score")
