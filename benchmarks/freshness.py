@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, over_runs
 from benchmarks.http import until_ready
-from benchmarks.latency import finished, send
+from benchmarks.open_loop import finished, send
 from benchmarks.options import Options
 from benchmarks.place import PARTITIONS, ROOT, Place
 from benchmarks.processes import BenchmarkError, start

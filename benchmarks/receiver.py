@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from types import FrameType
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,18 +21,13 @@ TOGETHER_MAX = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Timed(msgspec.Struct):
-    """The part of a result that is of interest."""
-
-    event_time: datetime
-
-
 def main() -> int:
     """Receive until told to stop."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--broker", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--output", required=True)
+    parser.add_argument("--field", default="event_time", help="which says when it was due")
     options = parser.parse_args()
     stopping = False
 
@@ -56,7 +52,8 @@ def main() -> int:
         partition.offset = consumer.get_watermark_offsets(partition, timeout=30)[1]
         assert partition.offset != OFFSET_END
     consumer.assign(ends)
-    decode = msgspec.json.Decoder(Timed).decode
+    timed = msgspec.defstruct("Timed", [("due", datetime)], rename={"due": options.field})
+    decode: Any = msgspec.json.Decoder(timed).decode
     seen: list[tuple[int, int]] = []
     gc.disable()
     print("ready", flush=True)
@@ -70,7 +67,7 @@ def main() -> int:
         for message in messages:
             value = message.value()
             if value is not None:
-                since = decode(value).event_time - _EPOCH
+                since = decode(value).due - _EPOCH
                 due_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
                 seen.append((due_us, now_us))
     np.save(options.output, np.array(seen, np.int64).reshape(-1, 2))

@@ -14,7 +14,7 @@ from benchmarks.generator import Keys
 from benchmarks.options import Options
 from benchmarks.place import PARTITIONS, Place
 from benchmarks.processes import BenchmarkError, start
-from benchmarks.worker import WARM_UP_SHARE, Run, figures_of, followed
+from benchmarks.worker import WARM_UP_SHARE, Run, figures_of, followed, sample, watchable
 from stream_infer.processes import wait_until
 
 KEYS = 5_000
@@ -44,8 +44,9 @@ def one_run(place: Place, options: Options, count: int) -> Run:
     with contextlib.ExitStack() as stack:
         stack.callback(place.forget, name)
         workers = []
+        settings = {**watchable(options.events), **SETTINGS}
         for _ in range(count):
-            workers.append(start(place, "worker", name, topic, settings=SETTINGS))
+            workers.append(start(place, "worker", name, topic, settings=settings))
             stack.callback(workers[-1].process.kill)
         progress = Progress(place, name, topic)
         stack.callback(progress.close)
@@ -57,9 +58,10 @@ def one_run(place: Place, options: Options, count: int) -> Run:
         for worker in workers:
             os.kill(worker.pid, signal.SIGSTOP)
         produce(place, topic, numbers, seed=1)
+        begun = sample(place, workers, 0)
         for worker in workers:
             os.kill(worker.pid, signal.SIGCONT)
-        samples = followed(place, workers, progress, len(numbers))
+        samples = [begun, *followed(place, workers, progress, len(numbers))]
         for worker in workers:
             worker.stop()
     return figures_of(samples, KEYS, len(numbers) - options.events)

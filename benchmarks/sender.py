@@ -1,8 +1,9 @@
 """An open-loop producer, a process of its own: `python -m benchmarks.sender`.
 
 Event n is due at start + n / rate, and carries that moment as its time, so that whoever sees its
-effect knows how long it took since it was due: a producer that falls behind hides nothing. The last
-line printed is one JSON object: how many were sent, and how far behind its schedule it was.
+effect knows how long it took since it was due: a producer that falls behind hides nothing. All
+events are made before the first is due. It prints "ready" half a second before that, and at last
+one JSON object: how many were sent, and how far behind its schedule it was.
 """
 
 import argparse
@@ -12,11 +13,14 @@ import sys
 import time
 
 import numpy as np
+import numpy.typing as npt
 from confluent_kafka import Producer
 
-from benchmarks.generator import SECOND_US, Keys, payments
+from benchmarks.generator import CHUNK, SECOND_US, Keys, payments
 
 SLEEP_MIN_S = 0.0001
+READY_US = SECOND_US // 2
+"""How long before the first event is due the sender says that it is ready."""
 LINGER_ABOVE_PER_S = 5_000
 """Above this rate the producer gathers for 1 ms; below, it sends each event at once."""
 
@@ -52,16 +56,17 @@ def main() -> int:
         }
     )
     producer.list_topics(options.topic, timeout=30)
-    start_us = time.time_ns() // 1000 + SECOND_US // 2
-    due_us = start_us + (np.arange(count) * (SECOND_US / options.rate)).astype(np.int64)
-    behind_us = np.zeros(count, np.int64)
     gc.disable()
-    for number, (key, value) in enumerate(payments(numbers, due_us, options.seed)):
+    start_us, due_us, events = scheduled(numbers, options.rate, options.seed)
+    behind_us = np.zeros(count, np.int64)
+    time.sleep(max(0, start_us - READY_US - now_us()) / SECOND_US)
+    print("ready", flush=True)
+    for number, (key, value) in enumerate(events):
         due = int(due_us[number])
-        while (ahead_s := (due - time.time_ns() // 1000) / SECOND_US) > 0:
+        while (ahead_s := (due - now_us()) / SECOND_US) > 0:
             if ahead_s > SLEEP_MIN_S:
                 time.sleep(ahead_s)
-        behind_us[number] = time.time_ns() // 1000 - due
+        behind_us[number] = now_us() - due
         producer.produce(options.topic, value, key, on_delivery=delivered)
         if number % 16 == 0:
             producer.poll(0)
@@ -70,6 +75,30 @@ def main() -> int:
     behind_ms = float(np.percentile(behind_us, 99)) / 1e3
     print(json.dumps({"sent": count - lost, "start_us": start_us, "behind_p99_ms": behind_ms}))
     return 1 if lost else 0
+
+
+def scheduled(
+    numbers: npt.NDArray[np.int64], rate: float, seed: int
+) -> tuple[int, npt.NDArray[np.int64], list[tuple[bytes, bytes]]]:
+    """Make all events, each with the moment when it is due, before the first one is due.
+
+    Returns the first moment, int64[n] moments in µs, and keys with values.
+    """
+    after_us = (np.arange(len(numbers)) * (SECOND_US / rate)).astype(np.int64)
+    begun_us = now_us()
+    some = sum(1 for _ in payments(numbers[:CHUNK], begun_us + after_us[:CHUNK], seed))
+    each_us = (now_us() - begun_us) / max(some, 1)
+    while True:
+        start_us = now_us() + 2 * READY_US + int(1.5 * each_us * len(numbers))
+        events = list(payments(numbers, start_us + after_us, seed))
+        if now_us() <= start_us - READY_US:
+            return start_us, start_us + after_us, events
+        each_us *= 2
+
+
+def now_us() -> int:
+    """The wall clock in µs."""
+    return time.time_ns() // 1000
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from redis import Redis
 from benchmarks.figures import Figure, over_runs
 from benchmarks.generator import account_name
 from benchmarks.http import with_state
-from benchmarks.latency import receive, send
+from benchmarks.open_loop import receive, send
 from benchmarks.options import Options
 from benchmarks.place import PARTITIONS, Place
 from benchmarks.processes import BenchmarkError, start

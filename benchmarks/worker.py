@@ -10,10 +10,14 @@ from benchmarks.figures import Figure, over_runs
 from benchmarks.generator import Keys
 from benchmarks.options import Options
 from benchmarks.place import PARTITIONS, Place
-from benchmarks.processes import BenchmarkError, Process, cpu_s, resident_bytes, start
+from benchmarks.processes import Process, cpu_s, resident_bytes, start
+from stream_infer.stream.settings import StreamSettings
 
 WARM_UP_SHARE = 0.1
 SILENCE_MAX_S = 60.0
+SHORT_EVENTS = 300_000
+"""Fewer than that may all be committed at once, unless commits come more often."""
+COMMIT_MIN_S = 0.02
 MANY_KEYS = 100_000
 """From here on, memory per key says more about keys than about the program."""
 
@@ -70,6 +74,7 @@ def backlog_runs(
 ) -> list[Run]:
     """Measure the same backlog several times, each time from empty state."""
     place.plan(keys.count)
+    settings = {**watchable(events), **(settings or {})}
     topic = f"backlog_{keys.count}_{keys.draw}_{time.time_ns()}"
     numbers = numbers_of(keys, int(events * WARM_UP_SHARE), events, seed=1)
     place.create({topic: PARTITIONS})
@@ -96,11 +101,12 @@ def one_run(
         profile = options.profile
         worker = start(place, "worker", name, backlog.topic, settings=settings, profile=profile)
         stack.callback(worker.process.kill)
+        begun = sample(place, [worker], 0)
         progress = Progress(place, name, backlog.topic)
         stack.callback(progress.close)
         worker.until("models loaded")
         resident_before = resident_bytes(worker.pid)
-        samples = followed(place, [worker], progress, backlog.total)
+        samples = [begun, *followed(place, [worker], progress, backlog.total)]
         resident = resident_bytes(worker.pid)
         redis_after = place.redis_bytes()
         worker.stop()
@@ -116,7 +122,6 @@ def followed(
     place: Place, workers: Sequence[Process], progress: Progress, total: int
 ) -> list[Sample]:
     """Sample until all is committed; raises BenchmarkError when nothing moves for a minute."""
-    kafka, redis = place.kafka_pid, place.redis_pid
     samples: list[Sample] = []
     moved_s = time.monotonic()
     for position in progress.watch(total):
@@ -128,17 +133,36 @@ def followed(
         if position < 0:
             continue
         moved_s = now_s
-        used_s = sum(cpu_s(worker.pid) for worker in workers)
-        samples.append(Sample(now_s, position, used_s, cpu_s(kafka), cpu_s(redis)))
+        samples.append(sample(place, workers, position))
     return samples
 
 
+def sample(place: Place, workers: Sequence[Process], committed: int) -> Sample:
+    """What was used up to now, with what is known to be committed now."""
+    used_s = sum(cpu_s(worker.pid) for worker in workers)
+    now_s = time.monotonic()
+    return Sample(now_s, committed, used_s, cpu_s(place.kafka_pid), cpu_s(place.redis_pid))
+
+
+def watchable(events: int) -> dict[str, object]:
+    """Settings that let several commits be seen among few events; the defaults for many."""
+    if events >= SHORT_EVENTS:
+        return {}
+    interval_s = StreamSettings().commit_interval_s * events / SHORT_EVENTS
+    return {"commit_interval_s": max(interval_s, COMMIT_MIN_S)}
+
+
 def figures_of(samples: Sequence[Sample], keys: int, warm: int) -> Run:
-    """Return what happened from the first commit past the warm-up to the last one."""
-    measured = [sample for sample in samples if sample.committed >= warm]
-    if len(measured) < 2:
-        raise BenchmarkError("fewer than two commits were seen: take more events")
-    first, last = measured[0], measured[-1]
+    """Return what happened from the first commit past the warm-up to the last one.
+
+    Where less than half of the events is left then, from the sample before it: the first one must
+    be of a moment when nothing was committed, so that there always is one, however fast it went.
+    """
+    last = samples[-1]
+    past = next(n for n, found in enumerate(samples) if found.committed >= warm)
+    if past and samples[past].committed - warm > (last.committed - warm) / 2:
+        past -= 1
+    first = samples[past]
     events, seconds = last.committed - first.committed, last.at_s - first.at_s
     workers_s = last.workers_s - first.workers_s
     kafka_s, redis_s = last.kafka_s - first.kafka_s, last.redis_s - first.redis_s
@@ -150,7 +174,7 @@ def figures_of(samples: Sequence[Sample], keys: int, warm: int) -> Run:
         "cores in use": ((workers_s + kafka_s + redis_s) / seconds, ""),
         "measured": (seconds, "s"),
     }
-    cold = [sample for sample in samples if 0 < sample.committed <= keys]
+    cold = [found for found in samples if 0 < found.committed <= keys]
     if keys >= MANY_KEYS and len(cold) > 1:
         moved = cold[-1].committed - cold[0].committed
         run["throughput, new keys"] = (moved / (cold[-1].at_s - cold[0].at_s), "events/s")

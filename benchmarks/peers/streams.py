@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.backlog import Progress, numbers_of, produce
 from benchmarks.generator import Keys
-from benchmarks.latency import finished, percentiles, receive, send, settle
+from benchmarks.open_loop import finished, percentiles, receive, send, settle
 from benchmarks.options import Options
 from benchmarks.peers.catalogue import Mode, Peer
 from benchmarks.peers.programs import cpu_s, resident_bytes, running
