@@ -5,6 +5,9 @@ import os
 import sys
 import time
 import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -14,10 +17,14 @@ from stream_infer.models.sessions import Rows, Scores
 
 log = logging.getLogger("stream_infer.models")
 
-Answer = SimpleQueue[Scores | BaseException]
-Calls = SimpleQueue[tuple[Scorer, Rows, Answer] | None]
+ROWS_IN_TURN = 256
+"""Models of a batch of up to so many rows run one after the other in one thread."""
+TURN_MAX_S = 0.002
+"""How long they may take for it, before those that wait get threads of their own."""
 
-_still_running: list[tuple[str, Answer]] = []
+Calls = SimpleQueue["deque[_Call] | None"]
+
+_still_running: list["_Call"] = []
 """Overdue calls of this process, for its end: they outlast whoever made them."""
 
 
@@ -27,56 +34,41 @@ def caller(timeout_ms: int) -> Caller:
 
 
 class TimedCaller:
-    """Runs each model in a thread of its own and waits at most `timeout_s` from its beginning.
+    """Runs models in threads of its own and waits at most `timeout_s` from their beginning.
 
-    Models begun together run together, so several that hang cost no more time than one. A model
-    that is overdue is not called again before it has returned: it holds one thread and no more, and
-    its late scores are dropped. The threads keep no process from ending.
+    The models of a small batch run one after the other in one thread, since to hand a call over to
+    a thread and back may cost more than the model does. Where they are not done soon, those that
+    have not begun are begun in threads of their own, as those of a large batch are at once. So
+    models run together, and several that hang cost no more time than one.
+
+    A model that is overdue is not called again before it has returned: it holds one thread and no
+    more, and its late scores are dropped. The threads keep no process from ending.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        self._threads: dict[str, _ModelThread] = {}
+        self._threads: dict[str, _Thread] = {}
+        self._overdue: dict[str, _Call] = {}
         self._starting = Lock()
 
-    def __call__(self, name: str, model: Scorer, vectors: Rows) -> Begun:
-        """Begin to run a model (see `Caller`)."""
-        thread = self._threads.get(name)
-        if thread is None:
-            with self._starting:
-                thread = self._threads.get(name) or _ModelThread(name)
-                self._threads[name] = thread
-        return thread.begin(model, vectors, self.timeout_s)
-
-
-class _ModelThread:
-    """One model's thread; it ends when nobody can call it any more."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._calls: Calls = SimpleQueue()
-        self._overdue: tuple[Answer, float] | None = None
-        Thread(target=_serve, args=(self._calls,), name=f"model {name}", daemon=True).start()
-        weakref.finalize(self, self._calls.put, None)
-
-    def begin(self, model: Scorer, vectors: Rows, timeout_s: float) -> Begun:
+    def __call__(self, models: Mapping[str, Scorer], vectors: Rows) -> list[Begun]:
+        """Begin to run models (see `Caller`)."""
         now_s = time.monotonic()
-        if self._overdue is not None:
-            overdue, began_s = self._overdue
-            if overdue.empty():
-                return partial(_refuse, f"a call begun {now_s - began_s:,.1f} s ago still runs")
-            self._overdue = None
-        answer: Answer = SimpleQueue()
-        self._calls.put((model, vectors, answer))
-        return partial(self._finish, answer, now_s, timeout_s)
+        calls = [_Call(name, model, vectors, now_s) for name, model in models.items()]
+        free = [call for call in calls if not self._is_running(call.name)]
+        in_turn = len(free) > 1 and len(vectors) <= ROWS_IN_TURN
+        begin = _Turn(self, free).finish_of if in_turn else self._alone
+        return [begin(call) if call in free else self._refusal(call) for call in calls]
 
-    def _finish(self, answer: Answer, began_s: float, timeout_s: float) -> Scores:
+    def finish(self, call: "_Call", thread: "_Thread") -> Scores:
+        """Wait for a call's scores until they are overdue; say so of the thread that runs it."""
         try:
-            result = answer.get(timeout=max(0.0, began_s + timeout_s - time.monotonic()))
+            result = call.take(call.began_s + self.timeout_s)
         except Empty:
-            self._overdue = answer, began_s
-            _still_running[:] = [*filter(_runs, _still_running), (self.name, answer)]
-            raise TimeoutError(f"not done within {timeout_s * 1e3:,.0f} ms") from None
+            self._overdue[call.name] = call
+            self.retire(thread)
+            _still_running[:] = [*filter(_runs, _still_running), call]
+            raise TimeoutError(f"not done within {self.timeout_s * 1e3:,.0f} ms") from None
         if isinstance(result, BaseException):
             try:
                 raise result
@@ -84,9 +76,131 @@ class _ModelThread:
                 del result  # Its traceback holds this frame.
         return result
 
+    def thread(self, name: str) -> "_Thread":
+        """Return the thread of this name, begun when it is first asked for."""
+        thread = self._threads.get(name)
+        if thread is None:
+            with self._starting:
+                thread = self._threads.get(name) or _Thread(name)
+                self._threads[name] = thread
+        return thread
 
-def _runs(call: tuple[str, Answer]) -> bool:
-    return call[1].empty()
+    def retire(self, thread: "_Thread") -> None:
+        """Give no more calls to a thread, which ends when its last one has returned."""
+        with self._starting:
+            if self._threads.get(thread.name) is thread:
+                del self._threads[thread.name]
+
+    def _alone(self, call: "_Call") -> Begun:
+        thread = self.thread(f"model {call.name}")
+        thread.calls.put(deque((call,)))
+        return partial(self.finish, call, thread)
+
+    def _is_running(self, name: str) -> bool:
+        overdue = self._overdue.get(name)
+        if overdue is None:
+            return False
+        if not overdue.runs:
+            del self._overdue[name]
+        return overdue.runs
+
+    def _refusal(self, call: "_Call") -> Begun:
+        since_s = call.began_s - self._overdue[call.name].began_s
+        return partial(_refuse, f"a call begun {since_s:,.1f} s ago still runs")
+
+
+class _Call:
+    """One call of a model, begun at `began_s`."""
+
+    __slots__ = ("_answer", "_arrived", "_result", "began_s", "model", "name", "vectors")
+
+    def __init__(self, name: str, model: Scorer, vectors: Rows, began_s: float) -> None:
+        self.name = name
+        self.model: Scorer | None = model
+        self.vectors: Rows | None = vectors
+        self.began_s = began_s
+        self._answer: SimpleQueue[Scores | BaseException] = SimpleQueue()
+        self._arrived = False
+        self._result: Scores | BaseException | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is no answer yet."""
+        return not self._arrived and self._answer.empty()
+
+    def run(self) -> None:
+        """Run the model; what it raises is raised where the scores are waited for."""
+        model, vectors = self.model, self.vectors
+        # A thread keeps neither a model that was replaced nor its vectors.
+        self.model = self.vectors = None
+        assert model is not None
+        assert vectors is not None
+        try:
+            self._answer.put(model.run(vectors))
+        except BaseException as error:
+            self._answer.put(error)
+
+    def wait(self, until_s: float) -> None:
+        """Wait for the answer until then; raises Empty where there is none."""
+        if not self._arrived:
+            self._result = self._answer.get(timeout=max(0.0, until_s - time.monotonic()))
+            self._arrived = True
+
+    def take(self, until_s: float) -> Scores | BaseException:
+        """Wait for the answer, and give it away: an exception must not be held by what it holds."""
+        self.wait(until_s)
+        result, self._result = self._result, None
+        assert result is not None
+        return result
+
+
+class _Turn:
+    """Calls that one thread runs one after the other, for as long as that goes fast."""
+
+    def __init__(self, caller: TimedCaller, calls: Sequence[_Call]) -> None:
+        self._caller = caller
+        self._todo = deque(calls)
+        self._last = calls[-1]
+        self._thread = caller.thread("models")
+        self._thread_of: dict[str, _Thread] | None = None
+        self._thread.calls.put(self._todo)
+
+    def finish_of(self, call: _Call) -> Begun:
+        """Return what waits for the scores of one of the calls."""
+        return partial(self._finish, call)
+
+    def _finish(self, call: _Call) -> Scores:
+        if self._thread_of is None:
+            self._thread_of = self._hurry()
+        return self._caller.finish(call, self._thread_of.get(call.name, self._thread))
+
+    def _hurry(self) -> dict[str, "_Thread"]:
+        """Wait a little for all; then begin each that has not begun in a thread of its own."""
+        threads: dict[str, _Thread] = {}
+        try:
+            # The last first, so that this thread wakes once.
+            self._last.wait(self._last.began_s + min(TURN_MAX_S, self._caller.timeout_s / 4))
+        except Empty:
+            while self._todo:
+                with suppress(IndexError):  # The thread that runs them has taken the last one.
+                    call = self._todo.popleft()
+                    threads[call.name] = self._caller.thread(f"model {call.name}")
+                    threads[call.name].calls.put(deque((call,)))
+        return threads
+
+
+class _Thread:
+    """A thread that runs deques of calls, in order; it ends when nobody has it any more."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls: Calls = SimpleQueue()
+        Thread(target=_serve, args=(self.calls,), name=name, daemon=True).start()
+        weakref.finalize(self, self.calls.put, None)
+
+
+def _runs(call: _Call) -> bool:
+    return call.runs
 
 
 def exit_code(code: int) -> int:
@@ -95,7 +209,7 @@ def exit_code(code: int) -> int:
     The latter while an overdue call runs: native code must not run while the interpreter is taken
     down around it, which aborts the process.
     """
-    names = sorted(name for name, _ in filter(_runs, _still_running))
+    names = sorted(call.name for call in filter(_runs, _still_running))
     if names:
         log.warning("ending while a call of %s still runs", ", ".join(names))
         logging.shutdown()
@@ -110,11 +224,8 @@ def _refuse(reason: str) -> Scores:
 
 
 def _serve(calls: Calls) -> None:
-    while (call := calls.get()) is not None:
-        model, vectors, answer = call
-        try:
-            answer.put(model.run(vectors))
-        except BaseException as error:  # Raised where the scores are waited for.
-            answer.put(error)
-        # A waiting thread keeps neither a model that was replaced nor its vectors.
-        del call, model, vectors, answer
+    while (todo := calls.get()) is not None:
+        while todo:
+            with suppress(IndexError):  # Who waits has taken the last one.
+                todo.popleft().run()
+        del todo

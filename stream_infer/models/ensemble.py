@@ -1,6 +1,6 @@
 """Running several models on the same vectors, so that one that fails does not stop the others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -26,10 +26,10 @@ Raises TimeoutError for a model that was not done in time, and what the model ra
 
 
 class Caller(Protocol):
-    """How a model is called, such as within a time limit."""
+    """How the models of an ensemble are called, such as within a time limit."""
 
-    def __call__(self, name: str, model: Scorer, vectors: Rows) -> Begun:
-        """Begin a call of one model; what fails does so in what is returned."""
+    def __call__(self, models: Mapping[str, Scorer], vectors: Rows) -> Sequence[Begun]:
+        """Begin a call of each model; what fails does so in what is returned for it."""
         ...
 
 
@@ -46,9 +46,9 @@ class ModelScores:
     details: dict[str, str] = field(default_factory=dict)
 
 
-def call_directly(name: str, model: Scorer, vectors: Rows) -> Begun:
-    """Run a model in the thread that waits for it, for as long as it takes."""
-    return partial(model.run, vectors)
+def call_directly(models: Mapping[str, Scorer], vectors: Rows) -> Sequence[Begun]:
+    """Run each model in the thread that waits for it, for as long as it takes."""
+    return [partial(model.run, vectors) for model in models.values()]
 
 
 class ModelSet:
@@ -62,7 +62,7 @@ class ModelSet:
     def run(self, vectors: Rows) -> ModelScores:
         """Run every model once on vectors float32[n, F]; never raises for a model's failure."""
         result = ModelScores(np.full((len(vectors), len(self.names)), np.nan))
-        begun = [(name, self._call(name, model, vectors)) for name, model in self.models.items()]
+        begun = zip(self.names, self._call(self.models, vectors), strict=True)
         for column, (name, finish) in enumerate(begun):
             try:
                 scores = np.asarray(finish(), np.float64)

@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stream_infer.models.calling import TimedCaller, caller
+from stream_infer.models import calling
+from stream_infer.models.calling import ROWS_IN_TURN, TimedCaller, caller
 from stream_infer.models.ensemble import ModelSet, call_directly
 from stream_infer.models.sessions import Rows, Scores
 from tests.laws.shop import Blocks, First
@@ -35,6 +37,17 @@ class WhichThread:
         return np.full(len(vectors), float(threading.get_ident()))
 
 
+@dataclass
+class Releases:
+    """Scores as `First` does, and releases another model."""
+
+    blocked: Blocks
+
+    def run(self, vectors: Rows) -> Scores:
+        self.blocked.released.set()
+        return First().run(vectors)
+
+
 @contextmanager
 def blocking() -> Iterator[Blocks]:
     """A model that blocks; released at the end whatever happens."""
@@ -50,7 +63,7 @@ def recovered(call: TimedCaller, model: Blocks) -> Scores:
     deadline_s = time.monotonic() + AMPLE_S
     while True:
         try:
-            return call("slow", model, VECTORS)()
+            return call({"slow": model}, VECTORS)[0]()
         except TimeoutError:
             assert time.monotonic() < deadline_s
 
@@ -71,11 +84,51 @@ def test_scores_within_the_limit_are_those_of_the_model() -> None:
     assert limited.details == direct.details
 
 
-def test_each_model_has_one_thread_of_its_own() -> None:
+def test_models_of_a_small_batch_share_a_thread_and_those_of_a_large_one_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calling, "TURN_MAX_S", AMPLE_S)
     models = ModelSet({"a": WhichThread(), "b": WhichThread()}, TimedCaller(AMPLE_S))
-    first, second = models.run(VECTORS).scores, models.run(VECTORS).scores
-    np.testing.assert_array_equal(first, second)
-    assert len({threading.get_ident(), *first[0].tolist()}) == 3
+    for rows, threads in ((ROWS_IN_TURN, 1), (ROWS_IN_TURN + 1, 2)):
+        vectors = np.zeros((rows, 3), np.float32)
+        first, second = models.run(vectors).scores, models.run(vectors).scores
+        np.testing.assert_array_equal(first, second)
+        assert len({threading.get_ident(), *first[0].tolist()}) == 1 + threads
+
+
+def test_a_model_that_takes_its_time_lets_those_behind_it_begin() -> None:
+    with blocking() as ahead:
+        models = ModelSet({"ahead": ahead, "behind": Releases(ahead)}, TimedCaller(AMPLE_S))
+        result = models.run(VECTORS)
+    np.testing.assert_array_equal(result.scores, [[0, 0], [3, 3]])
+    assert result.failures == {}
+
+
+@pytest.mark.parametrize("order", [("a", "b", "good"), ("good", "a", "b"), ("a", "good", "b")])
+def test_several_that_hang_run_at_the_same_time_and_the_others_answer(
+    order: tuple[str, ...],
+) -> None:
+    with blocking() as a, blocking() as b:
+        known = {"a": a, "b": b, "good": First()}
+        call = TimedCaller(0.5)
+        models = ModelSet({name: known[name] for name in order}, call)
+        result = models.run(VECTORS)
+        assert set(result.failures) == {"a", "b"}
+        assert a.entered.is_set()
+        assert b.entered.is_set()
+        np.testing.assert_array_equal(result.scores[:, order.index("good")], [0, 3])
+
+
+def test_while_a_model_hangs_the_others_of_a_small_batch_share_another_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calling, "TURN_MAX_S", AMPLE_S)
+    with blocking() as slow:
+        models = ModelSet({"slow": slow, "a": WhichThread(), "b": WhichThread()}, TimedCaller(0.5))
+        models.run(VECTORS)
+        scores = models.run(VECTORS).scores
+        assert scores[0, 1] == scores[0, 2]
+        assert np.isnan(scores[0, 0])
 
 
 def test_an_overdue_model_is_left_out_until_it_returns() -> None:
@@ -96,12 +149,12 @@ def test_a_late_answer_is_not_taken_for_that_of_another_call() -> None:
     with blocking() as slow:
         call = TimedCaller(SHORT_S)
         with pytest.raises(TimeoutError, match="not done within 20 ms"):
-            call("slow", slow, VECTORS)()
+            call({"slow": slow}, VECTORS)[0]()
         slow.released.set()
         deadline_s = time.monotonic() + AMPLE_S
         while True:
             try:
-                scores = call("slow", slow, VECTORS + 100)()
+                scores = call({"slow": slow}, VECTORS + 100)[0]()
                 break
             except TimeoutError:
                 assert time.monotonic() < deadline_s
@@ -111,7 +164,7 @@ def test_a_late_answer_is_not_taken_for_that_of_another_call() -> None:
 def test_calls_of_one_model_at_the_same_time_each_get_their_own_answer() -> None:
     with blocking() as slow:
         call = TimedCaller(AMPLE_S)
-        first, second = call("slow", slow, VECTORS), call("slow", slow, VECTORS + 100)
+        first, second = call({"slow": slow}, VECTORS)[0], call({"slow": slow}, VECTORS + 100)[0]
         slow.released.set()
         np.testing.assert_array_equal(second(), [100, 103])
         np.testing.assert_array_equal(first(), [0, 3])
@@ -120,7 +173,7 @@ def test_calls_of_one_model_at_the_same_time_each_get_their_own_answer() -> None
 def test_models_begun_together_run_at_the_same_time() -> None:
     with blocking() as a, blocking() as b:
         call = TimedCaller(AMPLE_S)
-        begun = [call("a", a, VECTORS), call("b", b, VECTORS)]
+        begun = [call({"a": a}, VECTORS)[0], call({"b": b}, VECTORS)[0]]
         for model in (a, b):
             assert model.entered.wait(AMPLE_S)
         for model in (a, b):
@@ -131,7 +184,7 @@ def test_models_begun_together_run_at_the_same_time() -> None:
 
 def test_threads_end_with_what_calls_them() -> None:
     call = TimedCaller(AMPLE_S)
-    call("known by this name", First(), VECTORS)()
+    call({"known by this name": First()}, VECTORS)[0]()
     (thread,) = (t for t in threading.enumerate() if t.name == "model known by this name")
     del call
     gc.collect()
@@ -155,7 +208,7 @@ if {released}:
     model.released.set()
 call = TimedCaller(30.0 if {released} else 0.01)
 try:
-    call("slow", model, np.zeros((1, 1), np.float32))()
+    call({{"slow": model}}, np.zeros((1, 1), np.float32))[0]()
 except TimeoutError:
     pass
 del call
@@ -177,7 +230,7 @@ import numpy as np
 from stream_infer.models.calling import TimedCaller
 from tests.laws.shop import Blocks
 try:
-    TimedCaller(0.01)("slow", Blocks(), np.zeros((1, 1), np.float32))()
+    TimedCaller(0.01)({"slow": Blocks()}, np.zeros((1, 1), np.float32))[0]()
 except TimeoutError:
     raise SystemExit(3)
 """

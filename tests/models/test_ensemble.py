@@ -1,5 +1,6 @@
 """One model that fails does not stop the others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,8 +70,11 @@ def test_a_caller_that_gives_up_in_time_is_a_timeout() -> None:
     def give_up() -> Scores:
         raise TimeoutError
 
-    def call(name: str, model: Scorer, vectors: Rows) -> Begun:
-        return give_up if name == "slow" else partial(model.run, vectors)
+    def call(models: Mapping[str, Scorer], vectors: Rows) -> list[Begun]:
+        return [
+            give_up if name == "slow" else partial(model.run, vectors)
+            for name, model in models.items()
+        ]
 
     result = ModelSet({"slow": First(), "good": First()}, call).run(VECTORS)
     assert result.failures == {"slow": "model:slow:timeout"}
