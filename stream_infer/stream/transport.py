@@ -1,17 +1,16 @@
-"""Faust transport that hands over one event per (partition, fetch): its value is the records."""
+"""Faust transport that hands what a fetch brought to the app, at once."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
-from faust.types import ConsumerMessage
 
 from stream_infer.stream.commits import CommitResult
 from stream_infer.stream.consumer_thread import ConsumerThread, faust_log
@@ -38,12 +37,13 @@ class Worker(Protocol):
     def is_retrying(self) -> bool: ...
     def polled(self) -> None: ...
     def measure_lag(self) -> None: ...
+    def deliver(self, tp: TP, records: Sequence[Any]) -> None: ...
     def begin(self, partitions: Sequence[TP]) -> None: ...
     async def drain(self) -> None: ...
 
 
 class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
-    """Faust's consumer, but batches instead of records, and offsets kept by the app.
+    """Faust's consumer, but whole fetches instead of records, and offsets kept by the app.
 
     Faust commits nothing (its topics are not acked): the app commits through `commit_positions`.
     """
@@ -62,8 +62,18 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     # -- fetching
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
-        """Yield one message per (partition, fetch), with the checks of the original."""
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Fetch and deliver until told to stop: Faust's own loop creates tasks for each message."""
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                await asyncio.sleep(0)  # a fetch may end without having waited
+                await self._fetch()
+        except (*self.consumer_stopped_errors, asyncio.CancelledError):
+            if not self.app.should_stop:
+                raise
+
+    async def _fetch(self) -> None:
+        """Let the app have what one fetch brings, with the checks of Faust's `getmany`."""
         app: Any = self.app
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
@@ -93,14 +103,15 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         app.polled()
         if self.should_stop or app.pickup is not pickup:
             return
+        if not self.flow_active or app.consumer_generation_id != generation:
+            return  # the partitions are read again from their positions after the rebalance
         count = 0
+        ours = self._get_active_partitions()
         for found, records in fetched.items():
-            if not self.flow_active or app.consumer_generation_id != generation:
-                return  # the partitions are read again from their positions after the rebalance
             tp = TP(found.topic, found.partition)
-            if records and tp in self._get_active_partitions():
+            if records and tp in ours:
                 count += len(records)
-                yield tp, self._to_batch(tp, records, generation)
+                app.deliver(tp, records)
         if self._pacer.fetched(count, time.monotonic()):
             self._thread.pace(self._pacer.min_bytes, self._pacer.max_wait_ms)
 
@@ -126,24 +137,6 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.wait_first(until, self.suspend_flow.wait())
-
-    def _to_batch(self, tp: TP, records: Sequence[Any], generation: int) -> Any:
-        first = records[0]
-        return ConsumerMessage(
-            tp.topic,
-            tp.partition,
-            first.offset,
-            first.timestamp / 1000.0,
-            first.timestamp_type,
-            None,
-            None,
-            records,
-            None,
-            0,
-            0,
-            tp,
-            generation_id=generation,
-        )
 
     def track_message(self, message: Any) -> None:
         """Track nothing: what is in flight is the app's to know."""
