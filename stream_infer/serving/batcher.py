@@ -1,6 +1,7 @@
 """Batches of what waits: nothing is held back; what comes while all slots are busy shares one."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -43,7 +44,8 @@ class Batcher(Generic[T, R]):
     OverloadedError is raised where more than `waiting_max` would wait; and where a batch's worth
     waits already and the first of it has waited for `wait_max_s` (None: any time), or more would
     wait than the slots begin within that time, judged by how long batches take. TimeoutError
-    is the result of what has none after `timeout_s` (None: any time), waiting included.
+    is the result of what has none after `timeout_s` (None: any time), waiting included. `clock`
+    returns seconds.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Batcher(Generic[T, R]):
         waiting_max: int,
         wait_max_s: float | None = None,
         timeout_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
         self._size = size
@@ -64,6 +67,7 @@ class Batcher(Generic[T, R]):
         self._waiting_max = waiting_max
         self._wait_max_s = wait_max_s
         self._timeout_s = timeout_s
+        self._clock = clock  # Not the loop's, which stands still while a batch is computed.
         self._waiting: deque[Waiting[T, R]] = deque()
         self._open: deque[Waiting[T, R]] = deque()  # In the order in which they time out.
         self._timer: asyncio.TimerHandle | None = None
@@ -83,7 +87,7 @@ class Batcher(Generic[T, R]):
         # The next batch takes its worth at once, however long it must wait for a slot.
         if after <= self._batch_max or self._wait_max_s is None:
             return False
-        waited_s = asyncio.get_running_loop().time() - self._waiting[0].since_s
+        waited_s = self._clock() - self._waiting[0].since_s
         ahead_s = after / self._batch_max * self.batch_s / self._slots
         return waited_s > self._wait_max_s or ahead_s > self._wait_max_s
 
@@ -93,13 +97,13 @@ class Batcher(Generic[T, R]):
         if self.is_full(size):
             raise overloaded()
         loop = asyncio.get_running_loop()
-        waiting: Waiting[T, R] = Waiting(item, size, loop.time(), answer)
+        waiting: Waiting[T, R] = Waiting(item, size, self._clock(), answer)
         self._waiting.append(waiting)
         self.waiting_size += size
         if self._timeout_s is not None:
             self._open.append(waiting)
             if self._timer is None:
-                self._timer = loop.call_at(waiting.since_s + self._timeout_s, self._expire)
+                self._timer = loop.call_later(self._timeout_s, self._expire)
         if self._busy < self._slots:
             self._busy += 1
             task = loop.create_task(self._run())
@@ -133,12 +137,11 @@ class Batcher(Generic[T, R]):
             self._busy -= 1
 
     async def _work_off(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             batch = self._take()
             if not batch:
                 continue
-            begun_s = loop.time()
+            begun_s = self._clock()
             try:
                 results: Sequence[R | Exception] = await self._work([one.item for one in batch])
             except Exception as error:
@@ -147,7 +150,7 @@ class Batcher(Generic[T, R]):
                 one.end(result)
             while self._open and self._open[0].answer is None:
                 self._open.popleft()
-            longer_s = loop.time() - begun_s - self.batch_s
+            longer_s = self._clock() - begun_s - self.batch_s
             self.batch_s += longer_s * (RISE if longer_s > 0 else FALL)
 
     def _take(self) -> list[Waiting[T, R]]:
@@ -166,13 +169,13 @@ class Batcher(Generic[T, R]):
 
     def _expire(self) -> None:
         assert self._timeout_s is not None
-        loop = asyncio.get_running_loop()
         self._timer = None
         while self._open:
             first = self._open[0]
-            due_s = first.since_s + self._timeout_s
-            if first.answer is not None and due_s > loop.time():
-                self._timer = loop.call_at(due_s, self._expire)
+            left_s = first.since_s + self._timeout_s - self._clock()
+            if first.answer is not None and left_s > 0:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(left_s, self._expire)
                 return
             self._open.popleft()
             first.end(TimeoutError())

@@ -25,8 +25,10 @@ KEEP_ALIVE_TIMEOUT_S = 75
 """How long an idle connection stays open."""
 FAREWELL_S = 1.0
 """How long a stopping server still answers on idle connections, before it closes them."""
-CONNECTIONS_MAX = 1_000
-"""Connections and requests at a time, live followers apart; beyond them the answer is 503."""
+CONNECTIONS_MAX = 4_000
+"""Connections at a time, live followers apart; on one more, the answer is 503 and its end."""
+OPEN_FILES_SPARE = 200
+"""Open files that a server needs besides its connections."""
 RETRY_AFTER_S = 1
 """What `Retry-After` says when a request is refused for now."""
 PARTITIONS_REFRESH_S = 5.0

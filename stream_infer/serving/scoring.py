@@ -29,6 +29,7 @@ from stream_infer.serving.errors import (
     ServingError,
 )
 from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.commands import Command, Commands
 from stream_infer.store.state import partition_prefix, read_position
 from stream_infer.stream.partitioning import Partitioner
 from stream_infer.stream.rekeyed_reader import RekeyedReader
@@ -53,8 +54,8 @@ class Scorer:
     """Scores events of one topology; `partitions` is how many its stream's topic has.
 
     Events are scored independently of one another, whatever shares their batch. Methods raise
-    redis.RedisError when Redis does not answer, and StateError for rows that another declaration
-    of the topology made.
+    redis.RedisError when Redis does not answer within `timeout_s`, and StateError for rows that
+    another declaration of the topology made.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Scorer:
         redis: Redis,
         partitions: int,
         *,
+        timeout_s: float = 10.0,
         reader: BatchFeatureReader | None = None,
         metrics: HttpMetrics | None = None,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -74,7 +76,7 @@ class Scorer:
         rekeyed = runtime.topology.rekeyed
         self.rekeyed = RekeyedReader(runtime.topology, partitions) if rekeyed else None
         self.stored_rekeyed_schema: str | None = None
-        self._redis = redis
+        self._commands = Commands(redis, timeout_s)
         self._reader = reader
         self._metrics = metrics if metrics is not None else HttpMetrics()
         self._wall_us = wall_us
@@ -152,24 +154,23 @@ class Scorer:
             for partition, key in zip(partitions, batch.keys(view.by), strict=True):
                 if key is not None:
                     wanted.setdefault(partition, {})[view.name, key] = None
-        pipeline = self._redis.pipeline(transaction=False)
+        commands: list[Command] = []
         for partition, rows in wanted.items():
             prefix = partition_prefix(topology.name, partition)
-            pipeline.execute_command("MGET", *(f"{prefix}{view}:{key}" for view, key in rows))
+            commands.append(("MGET", *(f"{prefix}{view}:{key}" for view, key in rows)))
         if with_times:
             for partition in wanted:
-                pipeline.hget(partition_prefix(topology.name, partition) + "meta", "stream_time_us")
+                meta = partition_prefix(topology.name, partition) + "meta"
+                commands.append(("HGET", meta, "stream_time_us"))
         request = None
         if self._reader is not None:
             request = self._reader.request({f: batch.raw(f) for f in self._reader.plan.fields})
-            for command in request.commands:
-                pipeline.execute_command(*command)
+            commands += request.commands
         asked = None
         if self.rekeyed is not None:
             asked = self.rekeyed.request([batch])
-            for command in asked.commands:
-                pipeline.execute_command(*command)
-        replies: list[Any] = await pipeline.execute() if len(pipeline) else []
+            commands += asked.commands
+        replies = await self._commands.run(commands)
         shards = self._shards(wanted, replies)
         times: dict[int, int] = {}
         start = len(wanted)
@@ -217,6 +218,10 @@ class Scorer:
             moment(self._wall_us()),
             None,
         )
+
+    def close(self) -> None:
+        """Close the connection to Redis."""
+        self._commands.close()
 
     def warm_up(self) -> None:
         """Run the models once, on inputs that are all missing."""

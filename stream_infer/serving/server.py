@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from stream_infer.serving.limits import (
     CONNECTIONS_MAX,
     FAREWELL_S,
     KEEP_ALIVE_TIMEOUT_S,
+    OPEN_FILES_SPARE,
 )
 from stream_infer.serving.protocol import Config, Connection
 from stream_infer.serving.services import Services, build_services
@@ -84,6 +86,22 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
+def allow_open_files(wanted: int) -> None:
+    """Let this process open that many files, or as many as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning(
+            "only %d files may be open here; %d connections need %d",
+            allowed,
+            CONNECTIONS_MAX,
+            wanted,
+        )
+
+
 def make_server(services: Services) -> Server:
     """Return a server for services, not started yet."""
     # Streams end by the hub's farewell. The library's own way marks the whole process as stopping.
@@ -114,6 +132,7 @@ def serve(topology_names: Sequence[str], settings: Settings) -> int:
     before it listens.
     """
     check_binding(settings)
+    allow_open_files(CONNECTIONS_MAX + settings.sse_clients_max + OPEN_FILES_SPARE)
     runtimes = [build_runtime(load_topology(name), settings) for name in topology_names]
     listener = bind(settings)
     services = build_services(runtimes, settings)

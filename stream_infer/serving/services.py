@@ -132,6 +132,8 @@ class Services:
             self.hub.close()
             await _end(tasks)
             await self.publisher.close()
+            for one in self.served.values():
+                one.scorer.close()
             await self.redis.aclose()
 
     async def refresh_partitions(self) -> None:
@@ -226,7 +228,12 @@ def build_services(
 
 def _served(runtime: Runtime, redis: Redis, settings: Settings, metrics: HttpMetrics) -> Served:
     scorer = Scorer(
-        runtime, redis, settings.partitions, reader=runtime.reader(settings), metrics=metrics
+        runtime,
+        redis,
+        settings.partitions,
+        timeout_s=settings.request_timeout_s,
+        reader=runtime.reader(settings),
+        metrics=metrics,
     )
     batcher = Batcher[Body, list[bytes]](
         scorer.predict,

@@ -120,14 +120,18 @@ async def test_a_caller_waits_no_longer_than_the_time_limit_queue_included() -> 
     assert work.batches == [[1], [3]]
 
 
-async def test_nobody_joins_a_queue_that_does_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_joins_a_queue_that_does_not_move() -> None:
     work = Work()
     tested: Batcher[int, int] = Batcher(
-        work, lambda _: 1, slots=1, batch_max=1, waiting_max=9, wait_max_s=0.1
+        work,
+        lambda _: 1,
+        slots=1,
+        batch_max=1,
+        waiting_max=9,
+        wait_max_s=0.1,
+        clock=lambda: now_s,
     )
-    loop = asyncio.get_running_loop()
-    now_s = loop.time()
-    monkeypatch.setattr(loop, "time", lambda: now_s)
+    now_s = 0.0
     first = asyncio.create_task(tested.submit(1))
     await work.started.acquire()
     second = asyncio.create_task(tested.submit(2))
@@ -161,15 +165,11 @@ async def test_what_comes_in_the_moment_when_a_slot_has_become_free_is_worked_on
         assert await results.get() == 2
 
 
-async def test_as_many_may_wait_as_are_begun_in_time_judged_by_earlier_batches(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loop = asyncio.get_running_loop()
-    now_s = loop.time()
-    monkeypatch.setattr(loop, "time", lambda: now_s)
+async def test_as_many_may_wait_as_are_begun_in_time_judged_by_earlier_batches() -> None:
+    now_s = 0.0
     work = Work()
     tested: Batcher[int, int] = Batcher(
-        work, lambda _: 1, slots=1, batch_max=2, waiting_max=99, wait_max_s=1.0
+        work, lambda _: 1, slots=1, batch_max=2, waiting_max=99, wait_max_s=1.0, clock=lambda: now_s
     )
     for _ in range(40):  # Batches of 0.3 s: three of them begin within a second.
         done = asyncio.create_task(tested.submit(0))
@@ -194,15 +194,11 @@ async def test_as_many_may_wait_as_are_begun_in_time_judged_by_earlier_batches(
     assert not tested.is_full(99)
 
 
-async def test_a_batchs_worth_waits_for_a_slot_however_long_the_last_batch_takes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loop = asyncio.get_running_loop()
-    now_s = loop.time()
-    monkeypatch.setattr(loop, "time", lambda: now_s)
+async def test_a_batchs_worth_waits_for_a_slot_however_long_the_last_batch_takes() -> None:
+    now_s = 0.0
     work = Work()
     tested: Batcher[int, int] = Batcher(
-        work, lambda _: 1, slots=1, batch_max=3, waiting_max=99, wait_max_s=0.1
+        work, lambda _: 1, slots=1, batch_max=3, waiting_max=99, wait_max_s=0.1, clock=lambda: now_s
     )
     tasks = [asyncio.create_task(tested.submit(0))]
     await work.started.acquire()

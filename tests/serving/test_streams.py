@@ -56,6 +56,7 @@ async def test_http_scores_as_the_stream_does_at_the_same_state(
         if asked and n > 100 and said:
             assert list(said[0]["scores"].values()) == scores.tolist()
             compared += not np.isnan(vectors.values).all()
+    scorer.close()
     await redis.aclose()
     assert compared > 100
 

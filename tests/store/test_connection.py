@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from stream_infer.core.errors import FencedError, SettingsError
 from stream_infer.core.state import Snapshot, StoredRows
 from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.commands import Commands
 from stream_infer.store.connection import cluster_address, connect, connect_blocking, is_cluster
 from stream_infer.store.feast_repo import (
     _store,
@@ -89,6 +90,8 @@ async def test_one_pipeline_reads_rows_of_partitions_on_different_nodes(
     replies = await pipeline.execute()
     assert replies[::2] == [[bytes([n, 1]), None, bytes([n, 4])] for n in range(12)]
     assert replies[1::2] == [[b"2", b"7"]] * 12
+    asked = [("MGET", *store.row_keys(n, "view", ["key1", "key9", "key4"])) for n in range(12)]
+    assert await Commands(redis, timeout_s=5).run(asked) == replies[::2]
     with connect_blocking(cluster.url) as blocking:
         places = {blocking.keyslot(f"{unique}:{n}") // 5462 for n in range(12)}
     assert places == {0, 1, 2}
