@@ -103,9 +103,14 @@ class HttpMetrics:
         if sizes is None:
             sizes = self.batch_events[topology] = Histogram(BATCH_BOUNDS)
         sizes.observe(events)
-        by_stage = self.stages_s.setdefault(topology, {})
+        by_stage = self.stages_s.get(topology)
+        if by_stage is None:
+            by_stage = self.stages_s[topology] = {}
         for stage, seconds in stages_s.items():
-            by_stage.setdefault(stage, Histogram()).observe(seconds)
+            histogram = by_stage.get(stage)
+            if histogram is None:
+                histogram = by_stage[stage] = Histogram()
+            histogram.observe(seconds)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is a path template, never a caller's path."""

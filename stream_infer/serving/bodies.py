@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from stream_infer.core.columns import Reject
 from stream_infer.serving.errors import (
+    EventProblem,
     InvalidJsonError,
     NotAcceptableError,
+    ServingError,
     TooLargeError,
     TooSlowError,
 )
@@ -95,6 +98,32 @@ def place_and_reason(reason: str, index: int, many: bool) -> tuple[str, str]:
     if found is None:
         return root, reason
     return root + found[1], reason[: found.start()]
+
+
+def refusal(body: Body, start: int, rejects: Sequence[Reject]) -> ServingError:
+    """Return the error for a request with unacceptable events; its first event is at `start`."""
+    first = rejects[0]
+    if not body.many and _is_not_json(body.events[0]):
+        return InvalidJsonError(first.reason, "body", "send an event as JSON, or an array of them")
+    problems = []
+    for reject in rejects:
+        index = reject.position - start
+        where, what = place_and_reason(reject.reason, index, body.many)
+        problems.append(EventProblem(index, where, what))
+    what = problems[0].what
+    if len(problems) > 1:
+        what = f"{len(problems)} of {len(body.events)} events are not acceptable; first: {what}"
+    return NotAcceptableError(
+        what, problems[0].where, "correct the event; its schema is in /openapi.json", problems
+    )
+
+
+def _is_not_json(value: bytes) -> bool:
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    return False
 
 
 def _too_large(bytes_max: int) -> TooLargeError:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 from redis.asyncio import Redis
 
@@ -21,13 +20,7 @@ from stream_infer.core.shard import Shard
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.monitoring.counters import count_failures
 from stream_infer.monitoring.metrics import HttpMetrics, Laps
-from stream_infer.serving.bodies import Body, place_and_reason
-from stream_infer.serving.errors import (
-    EventProblem,
-    InvalidJsonError,
-    NotAcceptableError,
-    ServingError,
-)
+from stream_infer.serving.bodies import Body, refusal
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.commands import Command, Commands
 from stream_infer.store.state import partition_prefix, read_position
@@ -93,13 +86,17 @@ class Scorer:
         laps = Laps()
         batch = self.decode(values)
         problems = self.problems(batch)
-        scored = batch.take(self.runtime.engine.scored_mask(batch))
+        scored = batch
+        if problems:
+            scored = batch.take(self.runtime.engine.scored_mask(batch))
         laps.end("decode")
         predictions = await self._predictions(scored, laps) if len(scored) else []
-        found = dict(zip(scored.positions.tolist(), predictions, strict=True))
         self._metrics.scored += len(scored)
         self._metrics.score_batches += 1
         self._metrics.batch(self.runtime.topology.name, len(values), laps.seconds)
+        if not problems:
+            return _by_body(bodies, predictions)
+        found = dict(zip(scored.positions.tolist(), predictions, strict=True))
         answers: list[list[bytes] | Exception] = []
         start = 0
         for body in bodies:
@@ -128,6 +125,8 @@ class Scorer:
         """Return what keeps events from being scored: broken ones, and those of another type."""
         engine, event_types = self.runtime.engine, self.runtime.topology.event_types
         other = ~engine.scored_mask(batch)
+        if not other.any():
+            return batch.rejects
         wanted = tag_of(self.runtime.topology.on)
         unwanted = [
             Reject(
@@ -264,27 +263,11 @@ class Scorer:
         return shards
 
 
-def refusal(body: Body, start: int, rejects: Sequence[Reject]) -> ServingError:
-    """Return the error for a request with unacceptable events; its first event is at `start`."""
-    first = rejects[0]
-    if not body.many and _is_not_json(body.events[0]):
-        return InvalidJsonError(first.reason, "body", "send an event as JSON, or an array of them")
-    problems = []
-    for reject in rejects:
-        index = reject.position - start
-        where, what = place_and_reason(reject.reason, index, body.many)
-        problems.append(EventProblem(index, where, what))
-    what = problems[0].what
-    if len(problems) > 1:
-        what = f"{len(problems)} of {len(body.events)} events are not acceptable; first: {what}"
-    return NotAcceptableError(
-        what, problems[0].where, "correct the event; its schema is in /openapi.json", problems
-    )
-
-
-def _is_not_json(value: bytes) -> bool:
-    try:
-        msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return True
-    return False
+def _by_body(bodies: Sequence[Body], predictions: Sequence[bytes]) -> list[list[bytes] | Exception]:
+    answers: list[list[bytes] | Exception] = []
+    start = 0
+    for body in bodies:
+        stop = start + len(body.events)
+        answers.append(list(predictions[start:stop]))
+        start = stop
+    return answers

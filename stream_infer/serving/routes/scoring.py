@@ -8,12 +8,11 @@ from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from stream_infer.serving.bodies import predictions_json
+from stream_infer.serving.bodies import predictions_json, refusal
 from stream_infer.serving.errors import NotAcceptableError, overloaded
 from stream_infer.serving.explain import explain
 from stream_infer.serving.limits import EXPLAIN_EVENTS_MAX
 from stream_infer.serving.routes.common import events_of, json_response, services_of
-from stream_infer.serving.scoring import refusal
 
 
 class DirectRoute(APIRoute):
