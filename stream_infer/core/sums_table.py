@@ -13,7 +13,7 @@ from stream_infer.core.aggregates_sums import Sums, fill_gaps, scaled
 from stream_infer.core.arrays import Floats, Ints
 from stream_infer.core.arrivals import Arrivals
 from stream_infer.core.features import Kind
-from stream_infer.core.panes import GAP_LONG
+from stream_infer.core.panes import spread
 from stream_infer.core.sums_layout import SumsLayout
 
 
@@ -60,7 +60,10 @@ class SumsTable:
         if not self._layout.parts:
             return
         if not self._fold_newest(arrivals):
-            self._fold_by_ring(arrivals)
+            if arrivals.lone:
+                self._fold_lone(arrivals)
+            else:
+                self._fold_by_ring(arrivals)
         for member in self._squared:
             member.fold_squares(arrivals)
 
@@ -119,14 +122,13 @@ class SumsTable:
             pane = arrivals.group_first_us // layout.ring_tile_us
         if np.count_nonzero(pane < new):
             return False
-        gap = new - old
-        if np.count_nonzero(gap > 1):
-            is_long = gap > GAP_LONG
-            if np.count_nonzero(gap > 1) > np.count_nonzero(is_long):
+        skips = new - old > 1
+        if np.count_nonzero(skips):
+            # What an unused row skips is as empty as it is.
+            unused = arrivals.group_old_us == 0
+            if np.count_nonzero(skips > unused):
                 return False
-            for ring in range(rings):
-                self._fill_gaps(arrivals, ring)
-            np.copyto(old, new, where=is_long)
+            np.copyto(old, new, where=unused)
         panes -= panes // layout.ring_slots * layout.ring_slots
         added = self._added_by_group(arrivals).take(layout.part_value, axis=0)
         for cells in layout.writes:
@@ -135,6 +137,37 @@ class SumsTable:
             more = added[cells.members].astype(cells.dtype)
             flat[index[cells.half :]] = flat.take(index[: cells.half]) + more
         return True
+
+    def _fold_lone(self, arrivals: Arrivals) -> None:
+        """Fold where no two events share a row: each changes a run of panes up to the newest."""
+        layout = self._layout
+        rings, n = len(layout.rings), len(arrivals)
+        pane = arrivals.times_us // layout.ring_tile_us
+        head = arrivals.old_us // layout.ring_tile_us
+        last = np.maximum(head, arrivals.group_time_us // layout.ring_tile_us)
+        first = np.minimum(pane, head + 1)
+        np.maximum(first, last - (layout.ring_slots[:rings] - 1), out=first)
+        counts = last - first
+        counts += 1
+        at, step, _ = spread(counts.ravel())
+        changed = first.ravel()[at] + step
+        slots = layout.ring_slots[:rings].repeat(n)[at]
+        old = np.minimum(changed, head.ravel()[at])
+        old -= old // slots * slots
+        counted = changed >= pane.ravel()[at]
+        changed -= changed // slots * slots
+        event = at % n
+        more = self._added(arrivals)[:, event] * counted
+        ends = [0, *counts.sum(axis=1).cumsum().tolist()]
+        for cells in layout.writes:
+            flat, row = arrivals.shard.numbers(cells.dtype), arrivals.row[event] * cells.length
+            old_cell, new_cell = row + old, row + changed
+            for part, (offset,) in zip(
+                layout.parts[cells.members], cells.offsets.tolist(), strict=False
+            ):
+                of = slice(ends[part.ring], ends[part.ring + 1])
+                kept = flat.take(old_cell[of] + offset)
+                flat[new_cell[of] + offset] = kept + more[part.value, of].astype(cells.dtype)
 
     def _fold_by_ring(self, arrivals: Arrivals) -> None:
         for ring, kept in enumerate(self._layout.rings):
