@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, Protocol, TypeAlias
 
@@ -17,6 +18,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier event time is a broken clock
 KEY_SEPARATOR = "\x1f"
 KEY_LENGTH_MAX = 512
@@ -74,10 +76,10 @@ class Batch:
     def labels(self, name: str) -> list[str | None]:
         """Return a field as text, None where absent or null."""
         if name not in self._labels:
-            self._labels[name] = [
-                None if value is None else value if isinstance(value, str) else str(value)
-                for value in self.raw(name)
-            ]
+            values = self.raw(name)
+            if set(map(type, values)) != {str}:
+                values = [None if value is None else str(value) for value in values]
+            self._labels[name] = values
         return self._labels[name]
 
     def keys(self, by: tuple[str, ...]) -> list[str | None]:
@@ -89,9 +91,9 @@ class Batch:
 
     def take(self, keep: Bools) -> "Batch":
         """Return the events where `keep` bool[n] is true; rejects stay with the whole batch."""
-        if keep.all():
+        if np.count_nonzero(keep) == len(keep):
             return self
-        chosen = np.flatnonzero(keep)
+        chosen = keep.nonzero()[0]
         events = self.events
         taken = Batch(
             self.stream,
@@ -108,17 +110,20 @@ class Batch:
 
     def raw(self, name: str) -> list[Any]:
         """Return a field's values as decoded, None where an event type lacks the field."""
-        have = [name in infos for infos in self.stream.fields.values()]
-        if all(have):
+        if all(name in infos for infos in self.stream.fields.values()):
             return list(map(attrgetter(name), self.events))
         return [getattr(event, name, None) for event in self.events]
 
     def _numbers(self, name: str) -> Floats:
         values = self.raw(name)
         try:
-            return np.array(values, dtype=np.float64)
+            return np.fromiter(values, np.float64, len(values))
         except (TypeError, OverflowError):
-            return np.array(list(map(_number, values)), dtype=np.float64)
+            pass
+        try:  # Slower, but it takes None for NaN.
+            return np.array(values, np.float64)
+        except (TypeError, OverflowError):
+            return np.array(list(map(_number, values)), np.float64)
 
 
 def _number(value: Any) -> float:
@@ -133,6 +138,10 @@ def _number(value: Any) -> float:
 
 def _join(*parts: str | None) -> str | None:
     return None if None in parts else KEY_SEPARATOR.join(parts)  # type: ignore[arg-type]
+
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for bytes that are no event."""
 
 
 def decoder(stream: Stream) -> Callable[[bytes], Event]:
@@ -153,21 +162,37 @@ def decode(
     `ingested_us` None: the events come from a file, without broker timestamps; then event times
     are not bounded from above, and count as ingestion times.
     """
-    events: list[Event] = []
     positions: list[int] = []
     rejects: list[Reject] = []
     limit = stream.max_bytes
+    events = _all_at_once(decode_one, values, limit)
+    if events is not None:
+        everything = np.arange(len(events), dtype=np.int32)
+        return _checked(stream, events, everything, offsets, ingested_us, rejects)
+    events = []
     for position, value in enumerate(values):
         if value is None or len(value) > limit:
             rejects.append(_unreadable(position, value, limit))
             continue
         try:
             events.append(decode_one(value))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             rejects.append(Reject(position, "decode", str(error)))
             continue
         positions.append(position)
     return _checked(stream, events, np.array(positions, np.int32), offsets, ingested_us, rejects)
+
+
+def _all_at_once(
+    decode_one: Callable[[bytes], Event], values: Sequence[bytes | None], limit: int
+) -> list[Event] | None:
+    """Return all events; None where one of the values is none, and it must be found out which."""
+    try:
+        if max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]
+            return list(map(decode_one, values))  # type: ignore[arg-type]
+    except (TypeError, *UNREADABLE):
+        pass
+    return None
 
 
 def _unreadable(position: int, value: bytes | None, limit: int) -> Reject:
@@ -184,8 +209,12 @@ def _checked(
     ingested_us: Ints | None,
     rejects: list[Reject],
 ) -> Batch:
-    kind_of = {event_type: kind for kind, event_type in enumerate(stream.event_types)}
-    kinds = np.array([kind_of[type(event)] for event in events], dtype=np.int8)
+    if len(stream.event_types) == 1:
+        kinds = np.zeros(len(events), np.int8)
+    else:
+        kind_of = {event_type: kind for kind, event_type in enumerate(stream.event_types)}
+        types = map(type, events)
+        kinds = np.fromiter(map(kind_of.__getitem__, types), np.int8, len(events))
     reasons: dict[int, str] = {}
     times_us = _times(stream, events, reasons)
     ingested = times_us if ingested_us is None else ingested_us[positions]
@@ -207,11 +236,13 @@ def _checked(
 
 
 def _times(stream: Stream, events: list[Event], reasons: dict[int, str]) -> Ints:
-    moments = list(map(attrgetter(stream.time), events))
-    for i, moment in enumerate(moments):
-        if moment.tzinfo is None:
-            reasons[i] = f"{stream.time} has no time zone; end it with Z or an offset"
-    seconds = np.array([0.0 if m.tzinfo is None else m.timestamp() for m in moments], np.float64)
+    moments: list[datetime] = list(map(attrgetter(stream.time), events))
+    if None in [moment.tzinfo for moment in moments]:
+        for i, moment in enumerate(moments):
+            if moment.tzinfo is None:
+                reasons[i] = f"{stream.time} has no time zone; end it with Z or an offset"
+                moments[i] = EPOCH
+    seconds = np.fromiter(map(datetime.timestamp, moments), np.float64, len(moments))
     return np.rint(seconds * 1e6).astype(np.int64)
 
 
@@ -221,6 +252,8 @@ def _check_times(
     wrong = batch.times_us < EARLIEST_US
     if bounded_ahead:
         wrong |= batch.times_us > batch.ingested_us + stream.max_ahead_us
+    if not np.count_nonzero(wrong):
+        return
     for i in np.flatnonzero(wrong).tolist():
         if i not in reasons:
             moment = getattr(batch.events[i], stream.time).isoformat()
@@ -238,8 +271,9 @@ def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> Non
             limit = SCALED_MAX * stream.resolution.get(name, RESOLUTION_DEFAULT)
             remedy = "declare a coarser resolution for it if it is right"
         column = batch.column(name)
-        with np.errstate(invalid="ignore"):
-            wrong = np.abs(column) >= limit
+        wrong = np.abs(column) >= limit
+        if not np.count_nonzero(wrong):
+            continue
         for i in np.flatnonzero(wrong).tolist():
             reasons.setdefault(i, f"{name} is {column[i]:g}, beyond {limit:g}; {remedy}")
 
@@ -247,12 +281,7 @@ def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> Non
 def _check_texts(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
     for name in sorted(stream.key_fields):
         texts = batch.labels(name)
-        known = [text for text in texts if text]
-        if (
-            len(known) == len(texts)
-            and len(max(known, key=len)) <= KEY_LENGTH_MAX
-            and KEY_SEPARATOR not in "".join(known)
-        ):
+        if all(texts) and _are_fine(texts):  # type: ignore[arg-type]
             continue
         for i, text in enumerate(texts):
             if text is None:
@@ -263,3 +292,7 @@ def _check_texts(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
                 reasons.setdefault(i, f"{name} has {len(text)} characters, over {KEY_LENGTH_MAX}")
             elif KEY_SEPARATOR in text:
                 reasons.setdefault(i, f"{name} contains the control character U+001F")
+
+
+def _are_fine(texts: list[str]) -> bool:
+    return max(map(len, texts)) <= KEY_LENGTH_MAX and KEY_SEPARATOR not in "".join(texts)

@@ -46,6 +46,12 @@ class WeightedMean:
         if self.weights is None:
             raise DeclarationError(CULPRIT, "has no weights yet; give them, or train the ensemble")
         total = np.zeros(len(scores))
+        if np.isfinite(scores).all():
+            everything = 0.0
+            for column, weight in enumerate(self.weights):
+                total += scores[:, column] * weight
+                everything += weight
+            return total / everything
         weight_sum = np.zeros(len(scores))
         for column, weight in enumerate(self.weights):
             score = scores[:, column]

@@ -44,12 +44,15 @@ def join(
     if timestamps_us.size == 0:
         return Joined(values, np.zeros(timestamps_us.shape, np.uint8), timestamps_us)
     missing = timestamps_us == MISSING
-    age_us = np.maximum(times_us[:, None] - np.where(missing, 0, timestamps_us), 0)
-    stale = (age_us > ttl_us) & (ttl_us > 0)
-    state = stale.astype(np.uint8) * np.uint8(STALE)
-    state[missing] = ABSENT
-    age_us[missing] = -1
-    unusable = state != PRESENT
-    if unusable.any():
-        values = np.where(unusable[:, view_of], np.nan, values)
+    some_missing = np.count_nonzero(missing)
+    known_us = np.where(missing, 0, timestamps_us) if some_missing else timestamps_us
+    age_us = np.maximum(times_us[:, None] - known_us, 0)
+    stale = age_us > ttl_us
+    stale &= ttl_us > 0
+    state = stale.view(np.uint8) * np.uint8(STALE)
+    if some_missing:
+        state[missing] = ABSENT
+        age_us[missing] = -1
+    if np.count_nonzero(state):
+        values = np.where((state != PRESENT)[:, view_of], np.nan, values)
     return Joined(values, state, age_us)

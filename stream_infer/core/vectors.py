@@ -86,7 +86,7 @@ def assemble(
     m = len(scored)
     parts: list[Floats] = []
     reasons: dict[str, Bools] = {}
-    age_us = np.full(m, NO_AGE_US, np.int64)
+    age_us: Ints | None = None
     for item in topology.inputs:
         if isinstance(item, FieldsInput):
             for name in item.names:
@@ -103,13 +103,14 @@ def assemble(
         elif layout is not None and batch_columns is not None:
             values, age_us = _join_batch(layout, scored, batch_columns, reasons)
             parts.append(values)
-    names = tuple(reasons)
-    columns = [reasons[name] for name in names]
+    known = np.empty((m, len(reasons)), bool)
+    for place, reason in enumerate(reasons.values()):
+        known[:, place] = reason
     return Vectors(
         np.concatenate(parts, axis=1) if parts else np.zeros((m, 0)),
-        np.stack(columns, axis=1) if columns else np.zeros((m, 0), bool),
-        names,
-        age_us,
+        known,
+        tuple(reasons),
+        np.full(m, NO_AGE_US, np.int64) if age_us is None else age_us,
     )
 
 
@@ -125,19 +126,24 @@ def _join_batch(
     )
     values, status, age_us = joined
     null = np.isnan(values)
+    in_use = status == PRESENT
+    some_null, all_used = np.count_nonzero(null), np.count_nonzero(in_use) == in_use.size
+    nowhere = np.zeros(len(values), bool)
     for number, view in enumerate(layout.views):
-        present = status[:, number] == PRESENT
-        reasons[f"missing:{view}"] = status[:, number] == ABSENT
-        reasons[f"stale:{view}"] = status[:, number] == STALE
-        of_view = null[:, layout.view_of_feature == number]
-        reasons[f"null:{view}"] = present & of_view.any(axis=1)
-    in_use = np.where(status == PRESENT, age_us, NO_AGE_US)
-    return values, in_use.max(axis=1, initial=NO_AGE_US)
+        reasons[f"missing:{view}"] = nowhere if all_used else status[:, number] == ABSENT
+        reasons[f"stale:{view}"] = nowhere if all_used else status[:, number] == STALE
+        of_view = null[:, layout.view_of_feature == number] if some_null else nowhere[:, None]
+        reasons[f"null:{view}"] = in_use[:, number] & of_view.any(axis=1)
+    if not all_used:
+        age_us = np.where(in_use, age_us, NO_AGE_US)
+    return values, age_us.max(axis=1, initial=NO_AGE_US)
 
 
 def reason_texts(reasons: Bools, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Return, for each row of `reasons` bool[m, R], the names of what is true."""
     texts: list[tuple[str, ...]] = [()] * len(reasons)
+    if not np.count_nonzero(reasons):
+        return texts
     known: dict[bytes, tuple[str, ...]] = {}
     packed = np.packbits(reasons, axis=1)
     for row in np.flatnonzero(reasons.any(axis=1)).tolist():

@@ -101,28 +101,42 @@ class BatchFeatureReader:
 
         A null key finds nothing; a value of another type than the join key's raises TypeError.
         """
-        n = len(columns[self.plan.fields[0]]) if self._groups else 0
-        features = BatchFeatures(
-            np.empty((n, len(self.plan.names))), np.empty((n, len(self.plan.views)), np.int64)
-        )
         asked_at = self._clock()
         commands: list[Command] = []
-        wanted = []
+        wanted: list[_Wanted | None] = []
+        parts: list[BatchFeatures] = []
         for group, cache in zip(self._groups, self._caches, strict=True):
             keys = group.keys(columns)
             slots = cache.slots(keys)
             if self.cache_max_age_s > 0:
-                oldest = asked_at - self.cache_max_age_s
-                absent = (slots < 0) | (cache.read_at[slots] < oldest)
+                # A slot of -1 reads some row for a moment.
+                absent = cache.read_at.take(slots, mode="wrap") < asked_at - self.cache_max_age_s
+                absent |= slots < 0
             else:
                 absent = slots != NOBODY
-            found = np.where(absent, NOBODY, slots)
+            missed = np.count_nonzero(absent)
+            if missed:
+                slots[absent] = NOBODY
             # Copied now: the rows may have left the cache by the time the replies are here.
-            features.values[:, group.columns] = cache.values[found]
-            features.timestamps_us[:, group.views] = cache.timestamps_us[found]
-            cache.touch(found)
-            wanted.append(group.want(keys, absent, commands) if absent.any() else None)
+            parts.append(
+                BatchFeatures(
+                    cache.values.take(slots, axis=0), cache.timestamps_us.take(slots, axis=0)
+                )
+            )
+            cache.touch(slots)
+            wanted.append(group.want(keys, absent, commands) if missed else None)
+        features = self._side_by_side(parts)
         return FeatureRequest(commands, asked_at, features, wanted)
+
+    def _side_by_side(self, parts: Sequence[BatchFeatures]) -> BatchFeatures:
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return BatchFeatures(np.empty((0, 0)), np.empty((0, 0), np.int64))
+        return BatchFeatures(
+            np.concatenate([part.values for part in parts], axis=1),
+            np.concatenate([part.timestamps_us for part in parts], axis=1),
+        )
 
     def absorb(
         self, request: FeatureRequest, replies: Sequence[Reply], *, keep: bool = True
