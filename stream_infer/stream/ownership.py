@@ -16,8 +16,9 @@ from stream_infer.stream.group import Group, readable_position
 from stream_infer.stream.merging import Merging, complete, make_pickup, together
 from stream_infer.stream.pickup import Batch
 from stream_infer.stream.processing import TP, Outcome, PartitionsFenced, Processor
-from stream_infer.stream.retry import GaveUp, persist, wait_for_event
+from stream_infer.stream.retry import persist, wait_for_event
 from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.storing import Storing
 from stream_infer.stream.tasks import Tasks, bounded
 from stream_infer.stream.watermark import Watermark
 
@@ -68,6 +69,12 @@ class Ownership:
         self._busy = False
         self._working: set[int] = set()
         self._tasks = Tasks(failed)
+        self._storing = Storing(
+            partial(self._persist, "storing state", processor.store),
+            settings.flush_interval_s,
+            lost=self._lost_while_storing,
+            done=self._take_back,
+        )
 
     def start(self) -> None:
         """Open the partitions in the background and start to work."""
@@ -75,6 +82,7 @@ class Ownership:
             ("open", self._open(self.partitions)),
             ("work", self._work()),
             ("settle", self._settle()),
+            ("store", self._storing.run()),
             ("deliver", self._delivering.run()),
         ):
             self._tasks.run(name, work)
@@ -97,6 +105,8 @@ class Ownership:
         drained = await tasks.finish("work", deadline_s)
         self._in_flight.put_nowait(None)
         drained &= await tasks.finish("settle", deadline_s)
+        self._storing.stop()
+        drained &= await tasks.finish("store", deadline_s)
         if not drained:
             log.warning(
                 "not drained within %.0f s; what is unacknowledged is processed again by its "
@@ -235,36 +245,20 @@ class Ownership:
         )
 
     async def _settle(self) -> None:
-        """Await acknowledgements in order; store and commit up to the watermarks."""
+        """Await acknowledgements in order; let state be stored, and commit up to the watermarks."""
         while True:
-            item = await self._next_in_flight()
+            item = await self._in_flight.get()
             if item is None:
                 return
             self._counters.oldest_in_flight_s = item.taken_s
             delivered = await self._delivered(item)
             self._counters.publish_s.observe(time.monotonic() - item.submitted_s)
-            await self._acknowledge(delivered)
+            self._acknowledge(delivered)
+            await self._storing.keep_up()
             self._delivering.room.give(item.records)
             self._counters.in_flight_batches -= 1
             self._counters.oldest_in_flight_s = None
             self._counters.last_progress_s = time.monotonic()
-            self._take_back()
-
-    async def _next_in_flight(self) -> _InFlight | None:
-        """Return the next batch; let the processor write pending state while there is none."""
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.flush_interval_s):
-                    return await self._in_flight.get()
-            except TimeoutError:
-                pass
-            try:
-                await self._persist("storing pending state", self._processor.idle)
-            except FencedError as error:
-                lost = error.partitions if isinstance(error, PartitionsFenced) else self._owned
-                self._fence(self._together(lost), error)
-            except GaveUp:
-                continue  # closing: what remains is stored on revocation
             self._take_back()
 
     async def _delivered(self, item: _InFlight) -> list[tuple[TP, Watermark, int]]:
@@ -278,23 +272,20 @@ class Ownership:
             return [ticket for ticket in item.tickets if ticket[0] not in lost]
         return item.tickets
 
-    async def _acknowledge(self, tickets: Sequence[tuple[TP, Watermark, int]]) -> None:
+    def _acknowledge(self, tickets: Sequence[tuple[TP, Watermark, int]]) -> None:
         advanced: dict[TP, int] = {}
         for tp, mark, ticket in tickets:
             before = mark.position
             if mark.acknowledge(ticket) > before and self._watermarks.get(tp) is mark:
                 advanced[tp] = mark.position
-        while advanced:
-            try:
-                await self._persist("storing state", self._processor.acknowledged, advanced)
-            except FencedError as error:
-                named = error.partitions if isinstance(error, PartitionsFenced) else advanced
-                lost = self._together(named) & self._together(advanced)
-                self._fence(lost, error)
-                advanced = {tp: offset for tp, offset in advanced.items() if tp not in lost}
-                continue
+        if advanced:
+            self._processor.acknowledged(advanced)
+            self._storing.wake()
             self._delivering.commit(advanced)
-            return
+
+    def _lost_while_storing(self, error: FencedError) -> None:
+        named = error.partitions if isinstance(error, PartitionsFenced) else self._owned
+        self._fence(self._together(named), error)
 
     def _fence(self, lost: Set[TP], error: FencedError) -> None:
         """Drop the work of partitions that another worker took; take them again if still ours."""

@@ -108,8 +108,8 @@ class PartitionsFenced(FencedError):  # noqa: N818
 class Processor(Protocol):
     """What a topology does with the records of its partitions.
 
-    `process` is never called twice at a time, nor are `acknowledged`, `idle` and `revoke`; but
-    those may run while `process` waits. Every method is called again after an error, so a call
+    `process` is never called twice at a time, nor are `store` and `revoke`; but those may run
+    while `process` waits. Every method is called again after an error, so a call
     that raises must leave no trace. `FencedError` means that another worker owns the partitions:
     they are not revoked, but may be assigned again.
     """
@@ -129,10 +129,10 @@ class Processor(Protocol):
         """Do the work of everything that waited, in offset order within each partition."""
         ...
 
-    async def acknowledged(self, positions: Mapping[TP, int]) -> None:
+    def acknowledged(self, positions: Mapping[TP, int]) -> None:
         """Hear that results of all events below these offsets are acknowledged by Kafka.
 
-        Called in order, before the offsets are committed: state up to there may be stored now.
+        Called in order: state up to there may be stored by the next `store`.
         """
         ...
 
@@ -154,6 +154,6 @@ class Processor(Protocol):
         """
         ...
 
-    async def idle(self) -> None:
-        """Write pending state: nothing was acknowledged for a flush interval."""
+    async def store(self) -> None:
+        """Store what may be stored: something was acknowledged, or a flush interval has passed."""
         ...

@@ -161,14 +161,13 @@ class TopologyProcessor:
             return engine.score_without_state(work.events, self._cached(work))
         return engine.fold_batch(work.events, work.found, work.columns, work.rekeyed)
 
-    async def acknowledged(self, positions: Mapping[TP, int]) -> None:
-        """Store the snapshots whose events are all acknowledged now."""
+    def acknowledged(self, positions: Mapping[TP, int]) -> None:
+        """Note that snapshots up to these offsets may be stored."""
         failpoint("acknowledged")
         self._holdings.acknowledge(positions)
-        await self._custody.attempt(self._holdings.write_pending)
 
-    async def idle(self) -> None:
-        """Store what has changed since the last time."""
+    async def store(self) -> None:
+        """Store what has changed, as far as it is acknowledged, where it is time to."""
         self._holdings.take_snapshots()
         await self._custody.attempt(self._holdings.write_pending)
 

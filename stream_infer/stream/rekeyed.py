@@ -124,13 +124,12 @@ class RekeyedStage:
         self._holdings.take_snapshots()
         return positions
 
-    async def acknowledged(self, positions: Mapping[TP, int]) -> None:
-        """Store the snapshots up to these offsets."""
+    def acknowledged(self, positions: Mapping[TP, int]) -> None:
+        """Note that snapshots up to these offsets may be stored."""
         self._holdings.acknowledge(positions)
-        await self._holdings.write_pending()
 
-    async def idle(self) -> None:
-        """Store what has changed since the last time."""
+    async def store(self) -> None:
+        """Store what has changed, as far as it is acknowledged, where it is time to."""
         self._holdings.take_snapshots()
         await self._holdings.write_pending()
 

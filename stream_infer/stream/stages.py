@@ -43,12 +43,10 @@ class Staged:
         outcome = await self.first.process(self._of(batch, rekeyed=False))
         return Outcome(outcome.results, {**outcome.positions, **self.second.fold(prepared)})
 
-    async def acknowledged(self, positions: Mapping[TP, int]) -> None:
-        """Let both store what is acknowledged."""
-        await _both(
-            lambda: self.first.acknowledged(self._of(positions, rekeyed=False)),
-            lambda: self.second.acknowledged(self._of(positions, rekeyed=True)),
-        )
+    def acknowledged(self, positions: Mapping[TP, int]) -> None:
+        """Let both note what is acknowledged."""
+        self.first.acknowledged(self._of(positions, rekeyed=False))
+        self.second.acknowledged(self._of(positions, rekeyed=True))
 
     def refused(self, record: OutgoingRecord, error: RecordTooLarge) -> Sequence[OutgoingRecord]:
         """Let the first stage say what is sent instead: the second sends nothing."""
@@ -63,9 +61,9 @@ class Staged:
         """Return what the first stage holds without state; the second one never does."""
         return self.first.readable_again()
 
-    async def idle(self) -> None:
-        """Let both write pending state."""
-        await _both(self.first.idle, self.second.idle)
+    async def store(self) -> None:
+        """Let both store what they may."""
+        await _both(self.first.store, self.second.store)
 
     def _parted(self, partitions: Iterable[TP]) -> tuple[list[TP], list[TP]]:
         both = list(partitions)

@@ -177,7 +177,8 @@ class TwoStages:
                 self.sent.extend(records)
                 self.broker.append(records)
         if delivered and acknowledged:
-            await self.processor.acknowledged(outcome.positions)
+            self.processor.acknowledged(outcome.positions)
+            await self.processor.store()
 
     async def follow(self) -> None:
         """Let the second stage fold all that was sent on."""

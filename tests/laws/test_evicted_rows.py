@@ -78,7 +78,7 @@ async def test_a_partition_whose_rows_were_evicted_is_folded_anew(
     worker = Worker(shop_runtime(topology), redis, rows_max=2)
     assert await worker.start() == 0
     await worker.consume(records[:200])
-    await worker.processor.idle()
+    await worker.processor.store()
     await evict(redis)
     with pytest.raises(PartitionsFenced, match=r"may have evicted rows.*noeviction") as fenced:
         await worker.consume(records[200:])
@@ -146,7 +146,7 @@ async def test_a_partition_pauses_while_redis_keeps_evicting(redis: Redis, uniqu
     await worker.start()
     await worker.consume(records[:100])
     for part in (records[100:200], records[200:]):
-        await worker.processor.idle()
+        await worker.processor.store()
         await evict(redis)
         with pytest.raises(PartitionsFenced):
             await worker.consume(part)

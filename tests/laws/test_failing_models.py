@@ -62,7 +62,8 @@ class Worker:
 
     async def predictions(self, records: list[Record]) -> list[dict[str, Any]]:
         outcome = await self.processor.process({self.tp: records})
-        await self.processor.acknowledged(outcome.positions)
+        self.processor.acknowledged(outcome.positions)
+        await self.processor.store()
         return [
             msgspec.json.decode(record.value)
             for record in outcome.records

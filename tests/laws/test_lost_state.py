@@ -90,8 +90,9 @@ async def test_predictions_do_not_change_when_the_store_is_set_back(
             batch: list[Record], processor: Any = processor, tp: TP = tp, scores: Any = scores
         ) -> None:
             outcome = await processor.process({tp: batch})
-            await processor.acknowledged(outcome.positions)
-            await processor.idle()
+            processor.acknowledged(outcome.positions)
+            await processor.store()
+            await processor.store()
             for record in outcome.records:
                 said = msgspec.json.decode(record.value)
                 if "scores" in said:

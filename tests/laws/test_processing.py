@@ -50,7 +50,8 @@ class Worker:
         outcome = await self.processor.process({self.tp: records})
         self.sent.extend(outcome.records)
         if acknowledge:
-            await self.processor.acknowledged(outcome.positions)
+            self.processor.acknowledged(outcome.positions)
+            await self.processor.store()
 
     def of(self, topic: str) -> list[dict[str, Any]]:
         return [
@@ -201,7 +202,7 @@ async def test_a_worker_that_lost_its_partition_changes_no_row(
     await zombie.consume(records[:50])
     await heir.start(50)
     await heir.consume(records[50:])
-    await heir.processor.idle()
+    await heir.processor.store()
     before = await stored(redis, topology.name)
     with pytest.raises(FencedError):
         await zombie.consume(records[50:60])
@@ -276,9 +277,12 @@ async def test_rows_are_written_while_work_goes_on_at_a_position_that_is_acknowl
     worker = Worker(shop_runtime(topology), redis)
     await worker.start()
     await worker.consume(records[:40], acknowledge=False)
-    await asyncio.gather(worker.processor.idle(), worker.consume(records[40:60], acknowledge=False))
+    await asyncio.gather(
+        worker.processor.store(), worker.consume(records[40:60], acknowledge=False)
+    )
     assert await redis.hget(f"si:{{{topology.name}:0}}:meta", "next_offset") is None
-    await worker.processor.acknowledged({worker.tp: 40})
+    worker.processor.acknowledged({worker.tp: 40})
+    await worker.processor.store()
     assert await redis.hget(f"si:{{{topology.name}:0}}:meta", "next_offset") == b"40"
 
 
@@ -291,13 +295,14 @@ async def test_a_partition_is_given_back_even_where_its_rest_cannot_be_stored(
     await leaving.consume(records, acknowledge=False)
     broken = StateStore(Redis.from_url("redis://127.0.0.1:1"), topology.name, "", 4)
     whole, leaving.processor._holdings._store = leaving.store, broken
+    leaving.processor.acknowledged({leaving.tp: 100})
     with pytest.raises(RedisError):
-        await leaving.processor.acknowledged({leaving.tp: 100})
+        await leaving.processor.store()
     with pytest.raises(RedisError):
         await leaving.processor.revoke([leaving.tp])
     leaving.processor._holdings._store = whole
     assert await heir.start(100) == 0
-    await leaving.processor.idle()
+    await leaving.processor.store()
     await heir.consume(records)
     assert await redis.hget(f"si:{{{topology.name}:0}}:meta", "next_offset") == b"100"
 
@@ -314,7 +319,8 @@ async def test_rows_leave_memory_while_each_batch_is_stored_during_the_next(
 
     async def slow_read(work: Any) -> None:
         await read(work)
-        await worker.processor.acknowledged({worker.tp: work.records[0].offset})
+        worker.processor.acknowledged({worker.tp: work.records[0].offset})
+        await worker.processor.store()
 
     worker.processor._read = slow_read  # type: ignore[method-assign]
     for start in range(0, 2_000, 50):

@@ -134,7 +134,7 @@ async def test_live_at_no_lag_is_what_the_replay_says(redis: Redis, unique: str)
     for record in in_order:
         await worker.consume({TP(record.topic, record.partition): [record]})
         await worker.follow()
-        await worker.processor.idle()
+        await worker.processor.store()
     choose = Partitioner()
     runtime = shop_runtime(topology)
     replay = Replay(
@@ -166,8 +166,9 @@ async def test_a_stage_that_lost_its_partitions_changes_nothing(redis: Redis, un
     await heir.start()
     assert heir.positions[tp] == 10
     before = await rekeyed_rows(redis, topology)
+    zombie.processor.acknowledged({tp: 20})
     with pytest.raises(PartitionsFenced) as caught:
-        await zombie.processor.acknowledged({tp: 20})
+        await zombie.processor.store()
     assert caught.value.partitions == {tp}
     assert caught.value.reassigned
     assert await rekeyed_rows(redis, topology) == before

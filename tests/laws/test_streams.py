@@ -61,7 +61,8 @@ class Worker:
         outcome = await self.processor.process({self.tps[0]: records})
         self.sent.extend(outcome.records)
         if acknowledge:
-            await self.processor.acknowledged(outcome.positions)
+            self.processor.acknowledged(outcome.positions)
+            await self.processor.store()
 
     def of(self, topic: str) -> list[dict[str, Any]]:
         return [

@@ -42,7 +42,8 @@ async def test_partitions_worked_on_together_do_not_see_each_other(
                 outcome = await worker.processor.process(part)
                 for tp, records in outcome.results.items():
                     sent[tp] += records
-                await worker.processor.acknowledged(outcome.positions)
+                worker.processor.acknowledged(outcome.positions)
+                await worker.processor.store()
         await worker.processor.revoke(tps)
         text = repr([sent[tp] for tp in tps]).replace(topology.name, "T")
         rows = await rows_by_partition(redis, topology.name)

@@ -164,7 +164,8 @@ async def test_a_write_that_fails_lets_the_worker_go_on_too(
     records = log_of(unique)
     outcome = await worker.processor.process({worker.tp: records[:100]})
     server.kill()
-    await worker.processor.acknowledged(outcome.positions)
+    worker.processor.acknowledged(outcome.positions)
+    await worker.processor.store()
     assert worker.counters.state_away
     server.start()
     await back(worker)
@@ -221,7 +222,8 @@ async def test_batch_of_several_partitions_may_be_whole_in_part(
     logs = {tp: as_records(tp.topic, tp.partition, LogMaker(Random(5)).values(100)) for tp in tps}
     server.stop()
     first = await processor.process({tp: log[:50] for tp, log in logs.items()})
-    await processor.acknowledged(first.positions)
+    processor.acknowledged(first.positions)
+    await processor.store()
     server.start()
     await eventually(lambda: len(processor.readable_again()) == 2)
     await processor.assign(tps[:1], {tps[0]: 50})

@@ -127,7 +127,8 @@ async def consume(
         tp = tps[partitioner.partition(key, range(PARTITIONS))]
         log.append(Record(*tp, len(log), T0_US // 1000 + 3_600_000, key, value))
     outcome = await processor.process({tp: log for tp, log in logs.items() if log})
-    await processor.acknowledged(outcome.positions)
+    processor.acknowledged(outcome.positions)
+    await processor.store()
     await processor.revoke(tps)
     await redis.aclose()
     return list(outcome.records)

@@ -23,7 +23,7 @@ async def test_a_score_reads_rekeyed_views_as_the_stream_does(redis_url: str, un
     await worker.start()
     await worker.consume(log := logs(topology, 4, 200))
     await worker.follow()
-    await worker.processor.idle()
+    await worker.processor.store()
     ends = {tp: len(records) for tp, records in log.items()}
     services, _, _ = shop_services(unique, redis_url, runtime=shop_runtime(topology))
     at = "2013-10-01T12:14:00Z"

@@ -51,7 +51,7 @@ async def test_http_scores_as_the_stream_does_at_the_same_state(
             vectors = scorer.vectors(await scorer.read(batch, with_times=True), batch)
             scores = scorer.score(vectors).each[0]
         await worker.consume(part(records, n, n + 1))
-        await worker.processor.idle()
+        await worker.processor.store()
         said = worker.of(topology.output)[before:]
         if asked and n > 100 and said:
             assert list(said[0]["scores"].values()) == scores.tolist()

@@ -64,7 +64,7 @@ class Echo:
                 )
         return Outcome(results, {tp: consumed[-1].offset + 1 for tp, consumed in batch.items()})
 
-    async def acknowledged(self, positions: Mapping[TP, int]) -> None:
+    def acknowledged(self, positions: Mapping[TP, int]) -> None:
         self.calls.append("acknowledged")
         self.positions.update(positions)
 
@@ -80,6 +80,6 @@ class Echo:
     def readable_again(self) -> Set[TP]:
         return frozenset()
 
-    async def idle(self) -> None:
-        if self.calls[-1:] != ["idle"]:
-            self.calls.append("idle")
+    async def store(self) -> None:
+        if self.calls[-1:] != ["store"]:
+            self.calls.append("store")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stream_infer.core.errors import FencedError
+from stream_infer.stream import storing
 from stream_infer.stream.at_least_once import AtLeastOnce
 from stream_infer.stream.commits import CommitResult
 from stream_infer.stream.counters import StreamCounters
@@ -170,27 +171,55 @@ async def test_what_cannot_be_acknowledged_in_time_is_neither_stored_nor_committ
     assert producer.abandoned == 1
 
 
-async def test_state_is_stored_before_the_commit_and_a_failing_store_is_tried_again():
+async def test_a_failing_store_is_tried_again():
     class Failing(Echo):
         left = 3
 
-        async def acknowledged(self, positions: Mapping[TP, int]) -> None:
+        async def store(self) -> None:
             if self.left:
                 self.left -= 1
-                assert group.known == {}
                 raise ConnectionError("the store is away")
-            await super().acknowledged(positions)
+            await super().store()
 
     echo, group = Failing("out"), FakeGroup()
     ownership = own(echo, group, FakeProducer(), [A])
     await opened(ownership, A)
     ownership.pickup.put(A, records(2, 5))
     await eventually(lambda: group.known == {A: 7})
+    await eventually(lambda: "store" in echo.calls)
     assert echo.positions == {A: 7}
     await ownership.close()
 
 
-@pytest.mark.parametrize("where", ["process", "acknowledged"])
+async def test_a_write_that_takes_long_holds_up_what_is_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(storing, "LAG_MAX_S", 0.0)
+
+    class Slow(Echo):
+        stored = asyncio.Event()
+
+        async def store(self) -> None:
+            await super().store()
+            await self.stored.wait()
+
+    echo, producer = Slow("out"), FakeProducer()
+    ownership = own(echo, FakeGroup(), producer, [A])
+    await opened(ownership, A)
+    await eventually(lambda: "store" in echo.calls)
+    ownership.pickup.put(A, records(2, 5))
+    await eventually(lambda: echo.positions == {A: 7})
+    ownership.pickup.put(A, records(7, 5))
+    await eventually(lambda: len(producer.acks) == 2)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert echo.positions == {A: 7}
+    echo.stored.set()
+    await eventually(lambda: echo.positions == {A: 12})
+    await ownership.close()
+
+
+@pytest.mark.parametrize("where", ["process", "store"])
 async def test_a_fenced_partition_is_dropped_and_the_others_go_on(where: str):
     class Fenced(Echo):
         def check(self, partitions: Any) -> None:
@@ -202,19 +231,19 @@ async def test_a_fenced_partition_is_dropped_and_the_others_go_on(where: str):
                 self.check(batch)
             return await super().process(batch)
 
-        async def acknowledged(self, positions: Mapping[TP, int]) -> None:
-            if where == "acknowledged":
-                self.check(positions)
-            await super().acknowledged(positions)
+        async def store(self) -> None:
+            if where == "store":
+                self.check(self.positions)
+            await super().store()
 
     echo, group = Fenced("out"), FakeGroup()
     ownership = own(echo, group, FakeProducer(), [A, B])
     await opened(ownership, A, B)
     ownership.pickup.put(A, records(2, 5))
     ownership.pickup.put(B, records(2, 5))
-    await eventually(lambda: group.known == {B: 7})
-    assert echo.positions == {B: 7}
-    assert ownership.pickup.open_partitions == {B}
+    await eventually(lambda: ownership.pickup.open_partitions == {B})
+    await eventually(lambda: group.known.get(B) == 7)
+    assert echo.positions[B] == 7
     await ownership.close()
     assert echo.revoked == [B]
 
@@ -245,7 +274,7 @@ async def test_a_fenced_partition_that_stays_ours_is_taken_over_again():
 async def test_pending_state_is_written_while_nothing_comes():
     echo = Echo("out")
     ownership = own(echo, FakeGroup(), FakeProducer(), [A])
-    await eventually(lambda: "idle" in echo.calls)
+    await eventually(lambda: "store" in echo.calls)
     await ownership.close()
 
 
@@ -259,7 +288,7 @@ async def test_records_taken_before_a_partition_was_lost_are_not_processed_once_
                 raise ConnectionError("the store is away")
             return await super().process(batch)
 
-        async def idle(self) -> None:
+        async def store(self) -> None:
             if self.state == "retrying":
                 self.state = "fenced"
                 raise PartitionsFenced(frozenset({A}), "epoch 3 is newer than 2")
@@ -287,8 +316,8 @@ async def test_records_taken_before_a_partition_was_lost_are_not_processed_once_
 
 async def test_what_is_left_of_an_earlier_assignment_is_not_taken_over_again():
     class Leftover(Echo):
-        async def idle(self) -> None:
-            await super().idle()
+        async def store(self) -> None:
+            await super().store()
             raise PartitionsFenced(frozenset({B}), "epoch 3 is newer than 2")
 
     echo = Leftover("out")
@@ -296,7 +325,7 @@ async def test_what_is_left_of_an_earlier_assignment_is_not_taken_over_again():
         echo, FakeGroup(), FakeProducer(), [A], session_timeout_s=1.0, heartbeat_interval_s=0.1
     )
     await opened(ownership, A)
-    await eventually(lambda: "idle" in echo.calls)
+    await eventually(lambda: "store" in echo.calls)
     assert ownership._tasks.named("open again") == []
     assert ownership.pickup.open_partitions == echo.owned == {A}
     await ownership.close()
