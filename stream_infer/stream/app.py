@@ -254,11 +254,11 @@ class StreamApp(faust.App):  # type: ignore[misc]
                 self._gave_back_s = time.monotonic()
                 log.info("gave back %d partitions in %.1f s", count, time.monotonic() - began_s)
 
-    def deliver(self, tp: TP, records: Sequence[Any]) -> None:
-        """Let records that were fetched wait for their turn."""
+    def deliver(self, tp: TP, records: Sequence[Any], end: int) -> None:
+        """Let all records up to an offset, which were fetched, wait for their turn."""
         if self._ownership is not None:
             pickup = self._ownership.pickup
-            pickup.put(tp, records)
+            pickup.put(tp, records, end)
             self.counters.waiting_records, self.counters.waiting_bytes = pickup.waiting
 
 

@@ -5,12 +5,13 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from stream_infer.stream.membership import MembershipLost, watch_membership
@@ -21,6 +22,14 @@ from stream_infer.stream.settings import StreamSettings
 T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
 faust_log = logging.getLogger("faust.transport")
+
+
+class Drawn(NamedTuple):
+    """All records of a partition from `start` up to `end`: offsets in between may have none."""
+
+    records: list[Any]
+    start: int
+    end: int
 
 
 class _Unwrapped(OrderedDict[Any, Any]):
@@ -37,9 +46,16 @@ def _as_decoded(tp: Any, record: Any) -> Any:
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Runs aiokafka's consumer: connects patiently, with our fetch and session settings."""
+    """Runs aiokafka's consumer: connects patiently, with our fetch and session settings.
+
+    `drawn_to` says, by partition, where what was taken of it ends, whoever has got it.
+    """
 
     logger = faust_log
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.drawn_to: dict[TP, int] = {}
 
     async def on_start(self) -> None:
         """Connect, one clear line for each failure, until Kafka answers or the app stops."""
@@ -135,11 +151,36 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
         self.thread_loop.call_soon_threadsafe(fetch_nothing)
 
-    async def fetch(self, partitions: set[TP], timeout_s: float, records_max: int) -> Any:
-        """Return records by partition; empty once the timeout is over."""
+    async def seek(self, positions: Mapping[TP, int]) -> None:
+        """Let the next records of partitions be those from an offset on."""
         consumer = self._ensure_consumer()
-        return await self.run_inside(
-            lambda: self._fetch_records(
+
+        async def seek() -> None:
+            for tp, offset in positions.items():
+                consumer.seek(TopicPartition(*tp), offset)
+                self.drawn_to[tp] = offset
+
+        await self.run_inside(seek)
+
+    async def fetch(
+        self, partitions: set[TP], timeout_s: float, records_max: int
+    ) -> dict[TP, Drawn]:
+        """Return what is there by partition; nothing once the timeout is over."""
+        consumer = self._ensure_consumer()
+
+        async def draw() -> dict[TP, Drawn]:
+            found: dict[Any, list[Any]] = await self._fetch_records(
                 consumer, partitions, timeout=timeout_s, max_records=records_max
             )
-        )
+            drawn: dict[TP, Drawn] = {}
+            assignment = consumer._subscription.subscription.assignment
+            for where, records in found.items():
+                if records:
+                    tp = TP(where.topic, where.partition)
+                    start = self.drawn_to.get(tp, records[0].offset)
+                    end = max(assignment.state_value(where).position, records[-1].offset + 1)
+                    self.drawn_to[tp] = end
+                    drawn[tp] = Drawn(records, start, end)
+            return drawn
+
+        return await self.run_inside(draw)

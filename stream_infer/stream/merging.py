@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -121,19 +121,27 @@ class MergingPickup:
         self._update()
 
     @property
+    def positions(self) -> Mapping[TP, int]:
+        """The offset from which on records are accepted next, of each open partition."""
+        return self._positions
+
+    @property
     def open_partitions(self) -> set[TP]:
         """Partitions of which more may be fetched."""
         return {tp for tp in self._positions if self._has_room(tp)}
 
-    def put(self, tp: TP, records: Sequence[ConsumerRecord]) -> None:
-        """Let records wait. The bound is kept by who fetches: see `room`."""
+    def put(self, tp: TP, records: Sequence[ConsumerRecord], end: int = 0) -> None:
+        """Let records wait, all that there are up to `end`, or up to the last of them.
+
+        The bound is kept by who fetches: see `room`.
+        """
         position = self._positions.get(tp)
         if position is None:
             return
         fresh = [record for record in records if record.offset >= position]
         if not fresh:
             return
-        self._positions[tp] = fresh[-1].offset + 1
+        self._positions[tp] = max(fresh[-1].offset + 1, end)
         lane, source = self._lanes[tp.partition], self._source(tp)
         times_us = self._merging.times[source](
             [record.value for record in fresh], [record.timestamp for record in fresh]

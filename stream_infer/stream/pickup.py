@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stream_infer.stream.processing import TP, ConsumerRecord
 
@@ -57,11 +57,19 @@ class Pickup:
         self._update()
 
     @property
+    def positions(self) -> Mapping[TP, int]:
+        """The offset from which on records are accepted next, of each open partition."""
+        return self._positions
+
+    @property
     def open_partitions(self) -> set[TP]:
         return set(self._positions)
 
-    def put(self, tp: TP, records: Sequence[ConsumerRecord]) -> None:
-        """Let records wait. The bound is kept by who fetches: see `room`."""
+    def put(self, tp: TP, records: Sequence[ConsumerRecord], end: int = 0) -> None:
+        """Let records wait, all that there are up to `end`, or up to the last of them.
+
+        The bound is kept by who fetches: see `room`.
+        """
         position = self._positions.get(tp)
         if position is None or not records:
             return
@@ -70,7 +78,7 @@ class Pickup:
             fresh = [record for record in fresh if record.offset >= position]
             if not fresh:
                 return
-        self._positions[tp] = fresh[-1].offset + 1
+        self._positions[tp] = max(fresh[-1].offset + 1, end)
         size = size_bytes(fresh)
         self._chunks.append((tp, fresh, size))
         self.records += len(fresh)

@@ -13,7 +13,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from stream_infer.stream.commits import CommitResult
-from stream_infer.stream.consumer_thread import ConsumerThread, faust_log
+from stream_infer.stream.consumer_thread import ConsumerThread, Drawn, faust_log
 from stream_infer.stream.merging import AnyPickup
 from stream_infer.stream.pacing import Pacer
 from stream_infer.stream.processing import TP
@@ -37,7 +37,7 @@ class Worker(Protocol):
     def is_retrying(self) -> bool: ...
     def polled(self) -> None: ...
     def measure_lag(self) -> None: ...
-    def deliver(self, tp: TP, records: Sequence[Any]) -> None: ...
+    def deliver(self, tp: TP, records: Sequence[Any], end: int) -> None: ...
     def begin(self, partitions: Sequence[TP]) -> None: ...
     async def drain(self) -> None: ...
 
@@ -82,7 +82,6 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         active = await self._fetchable(pickup)
         if pickup is None or not active:
             return
-        generation = app.consumer_generation_id
         complete = len(active) >= len(self._get_active_partitions())
         self.not_waiting_next_records.clear()
         try:
@@ -101,19 +100,38 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         finally:
             self.not_waiting_next_records.set()
         app.polled()
-        if self.should_stop or app.pickup is not pickup:
+        if self.should_stop:
             return
-        if not self.flow_active or app.consumer_generation_id != generation:
-            return  # the partitions are read again from their positions after the rebalance
-        count = 0
-        ours = self._get_active_partitions()
-        for found, records in fetched.items():
-            tp = TP(found.topic, found.partition)
-            if records and tp in ours:
-                count += len(records)
-                app.deliver(tp, records)
+        count = self._deliver(fetched)
+        await self._fetch_again()
         if self._pacer.fetched(count, time.monotonic()):
             self._thread.pace(self._pacer.min_bytes, self._pacer.max_wait_ms)
+
+    def _deliver(self, fetched: Mapping[TP, Drawn]) -> int:
+        """Let the app have what joins what it has; return the number of records."""
+        app: Worker = self.app
+        positions = app.pickup.positions if app.pickup is not None else {}
+        count = 0
+        for tp, drawn in fetched.items():
+            # What is closed is sought again by whoever opens it.
+            if tp in positions and drawn.start <= positions[tp]:
+                count += len(drawn.records)
+                app.deliver(tp, drawn.records, drawn.end)
+        return count
+
+    async def _fetch_again(self) -> None:
+        """Seek what the consumer has passed and nobody has got.
+
+        A call that a rebalance overtakes may still draw records of the next assignment.
+        """
+        app: Worker = self.app
+        positions = app.pickup.positions if app.pickup is not None else {}
+        drawn_to = self._thread.drawn_to
+        missed = {tp: at for tp, at in positions.items() if drawn_to.get(tp, at) > at}
+        if missed:
+            log.info("reading again %s", ", ".join(f"{t}/{p}" for t, p in sorted(missed)))
+            with contextlib.suppress(IllegalStateError):  # revoked meanwhile: not ours to read
+                await self._thread.seek(missed)
 
     async def _fetchable(self, pickup: AnyPickup | None) -> set[TP]:
         """Wait for room and for something to read; return what may be fetched, perhaps nothing."""
@@ -186,13 +204,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         return {TP(*tp): (first[tp], end[tp]) for tp in wanted}
 
     async def seek_positions(self, positions: Mapping[TP, int]) -> None:
-        consumer = self._thread._ensure_consumer()
-
-        async def seek() -> None:
-            for tp, offset in positions.items():
-                consumer.seek(TopicPartition(*tp), offset)
-
-        await self._thread.run_inside(seek)
+        await self._thread.seek(positions)
         for tp in positions:
             self._read_offset.pop(tp, None)
 
