@@ -18,6 +18,7 @@ class CommitResult(Enum):
 
     DONE = "done"
     REBALANCED = "the group rebalanced; the next owner commits"
+    ENDED = "the consumer has ended; the next owner commits"
 
 
 class Committer:
@@ -94,7 +95,7 @@ class Committer:
             except asyncio.CancelledError:
                 self._restore(wanted)
                 raise
-            if result is CommitResult.REBALANCED:
+            if result is not CommitResult.DONE:
                 log.info("offsets not committed: %s", result.value)
                 return False
             self._counters.commits += 1

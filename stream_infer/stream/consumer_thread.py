@@ -6,11 +6,13 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
@@ -22,6 +24,9 @@ from stream_infer.stream.settings import StreamSettings
 T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
 faust_log = logging.getLogger("faust.transport")
+
+
+ENDED = "the consumer's thread has ended"
 
 
 class Drawn(NamedTuple):
@@ -56,6 +61,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.drawn_to: dict[TP, int] = {}
+        self._asked: set[Future[Any]] = set()
+        self._ended = False
 
     async def on_start(self) -> None:
         """Connect, one clear line for each failure, until Kafka answers or the app stops."""
@@ -132,9 +139,41 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         )
 
     async def run_inside(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine in this thread's loop from the worker's loop."""
-        future = asyncio.run_coroutine_threadsafe(call(), self.thread_loop)
-        return await asyncio.wrap_future(future)
+        """Run a coroutine in this thread's loop from the worker's loop.
+
+        Raises ConsumerStoppedError where the thread has ended or ends meanwhile, as it does by
+        itself when the app fails: whoever asked is not cancelled by that.
+        """
+        if self._ended:
+            raise ConsumerStoppedError(ENDED)
+        work = call()
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self.thread_loop)
+        except RuntimeError:  # the loop was closed since the look above
+            work.close()
+            raise ConsumerStoppedError(ENDED) from None
+        self._asked.add(future)
+        if self._ended:  # since then: the thread may not have seen this one
+            future.cancel()
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            work.close()  # it may never have begun
+            raise ConsumerStoppedError(ENDED) from None
+        finally:
+            self._asked.discard(future)
+
+    def _start_thread(self) -> None:
+        """Run the thread's loop to its end; then nothing that was asked may wait for it."""
+        try:
+            super()._start_thread()
+        finally:
+            self._ended = True
+            for future in tuple(self._asked):
+                future.cancel()
 
     def pace(self, min_bytes: int, max_wait_ms: int) -> None:
         """Set how long the broker may gather records for a fetch, from the next fetch on."""

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
@@ -236,6 +236,8 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
                 await self._thread.run_inside(lambda: consumer.commit(offsets))
         except (CommitFailedError, IllegalStateError):
             return CommitResult.REBALANCED
+        except ConsumerStoppedError:
+            return CommitResult.ENDED
         return CommitResult.DONE
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from stream_infer.stream.commits import CommitResult, Committer
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.processing import TP
@@ -47,8 +49,9 @@ async def test_a_failed_commit_is_not_recorded_and_is_tried_again_with_what_came
     assert (counters.commits, counters.commit_failures) == (1, 1)
 
 
-async def test_after_a_rebalance_the_commit_is_left_to_the_next_owner():
-    coordinator = Coordinator(CommitResult.REBALANCED)
+@pytest.mark.parametrize("result", [CommitResult.REBALANCED, CommitResult.ENDED])
+async def test_after_a_rebalance_or_an_end_the_commit_is_left_to_the_next_owner(result):
+    coordinator = Coordinator(result)
     committer = Committer(coordinator.commit, 60.0, StreamCounters())
     committer.note({A: 1})
     assert not await committer.flush()
