@@ -18,6 +18,9 @@ from stream_infer.stream.settings import StreamSettings
 log = logging.getLogger("stream_infer.stream")
 
 STOP_TIMEOUT_S = 5.0
+TURNS_TO_SEND = 3
+"""Turns of the event loop until what is queued has been written to Kafka's socket: results would
+else lie there while the next micro-batch is begun."""
 
 
 class ResultProducer:
@@ -71,6 +74,8 @@ class ResultProducer:
             if delivery.parcels:
                 self._outstanding.append(delivery)
                 await self._send(delivery)
+                for _ in range(TURNS_TO_SEND):
+                    await asyncio.sleep(0)
             return delivery
 
     async def settle(self, delivery: Delivery) -> list[RecordTooLarge]:

@@ -1,6 +1,7 @@
 """The result producer on a real Kafka: order and completeness over refusals and failures."""
 
 import json
+import time
 
 import pytest
 from confluent_kafka.admin import (
@@ -84,3 +85,21 @@ async def test_batches_larger_than_one_are_cut_in_order_and_headers_and_nulls_ar
     assert [m.value() for m in key_part] == [record.value for record in [*records, last[1]]]
     assert [m.headers() for m in reader.messages if m.key() is None] == [list(headers)]
     reader.close()
+
+
+async def test_results_are_on_their_way_before_the_next_work_begins(
+    kafka_server: Kafka, unique: str
+) -> None:
+    """Work that leaves the event loop no turn, as long as it takes to read them all."""
+    kafka_server.create_topics({unique: PARTITIONS})
+    producer = ResultProducer(stream_settings(kafka_server.bootstrap), StreamCounters())
+    await producer.start()
+    await producer.settle(await producer.submit(outgoing(unique, 0, 1)))
+    reader = Reader(kafka_server.bootstrap, unique)
+    delivery = await producer.submit(outgoing(unique, 1, 4))
+    deadline_s = time.monotonic() + 10
+    while reader.read() < 5:
+        assert time.monotonic() < deadline_s, "results wait in this process"
+    await producer.settle(delivery)
+    reader.close()
+    await producer.stop()
