@@ -3,12 +3,13 @@
 redis-py wraps each write in a task with a timeout, each reply in a timer, and looks by way of the
 event loop whether a connection that it takes from the pool is still good. Here a write that the
 kernel takes at once is just that, replies that have arrived together share one timer, and the state
-of an idle connection is looked up.
+of an idle connection is looked up. Commands are written by hiredis, which reads the replies anyway.
 """
 
 import asyncio
 from typing import Any, cast
 
+import hiredis
 from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio.connection import Connection
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -31,6 +32,14 @@ class QuickConnection(Connection):
         super().__init__(**options, socket_timeout=None, parser_class=_TimedParser)
         self._wait_s = socket_timeout
         cast(_TimedParser, self._parser).wait_s = socket_timeout
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return a command as it is sent; its name may be of several words."""
+        name = args[0].encode() if isinstance(args[0], str) else args[0]
+        try:
+            return [hiredis.pack_command((*name.split(), *args[1:]))]
+        except TypeError:  # what redis-py takes besides, or refuses in its own words
+            return super().pack_command(*args)
 
     async def can_read_destructive(self) -> bool:
         """Say whether the connection must be replaced: nothing is to be read from an idle one."""

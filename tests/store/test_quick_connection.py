@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import DataError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stream_infer.store.connection import connect
@@ -110,6 +112,23 @@ async def test_connections_are_quick_ones() -> None:
     assert connect("rediss://localhost", timeout_s=1).connection_pool.connection_class is not (
         QuickConnection
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("HMGET", "key:ümlaut 東京", b"\x00a", 1, -5, 2.5, ""),
+        ("SCRIPT LOAD", "return 1"),
+        (b"CONFIG GET", "port"),
+        ("EVALSHA", "a" * 40, 2, "one", "two", b"x" * 200_000, memoryview(b"abc")),
+        ("INCRBYFLOAT", "key", 1e300),
+    ],
+)
+def test_commands_are_what_redis_py_sends(command: tuple[Any, ...]) -> None:
+    quick, plain = QuickConnection(), Connection()
+    assert b"".join(quick.pack_command(*command)) == b"".join(plain.pack_command(*command))
+    with pytest.raises(DataError):
+        quick.pack_command("SET", "key", None)
 
 
 async def test_all_replies_of_a_pipeline_are_read_however_they_arrive() -> None:
