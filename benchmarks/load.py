@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.wire import answer_of, connect, predict_requests
+from benchmarks.wire import answer_of, begin_to_connect, predict_requests
 
 ACCOUNTS = 5_000
 SLEEP_MIN_S = 0.00005
@@ -40,6 +40,7 @@ class Load:
         self.free: list[int] = []
         self.due_s: dict[int, float] = {}
         self.parts: dict[int, bytes] = {}
+        self.unsent: dict[int, bytes] = {}
         self.sent = 0
         self.refused = 0
         self.answers: list[tuple[float, float, int]] = []
@@ -51,8 +52,8 @@ class Load:
             return self.free.pop()
         if len(self.open) >= self.connections_max:
             return None
-        made = connect(self.port)
-        made.setblocking(False)
+        # Without waiting: a server that is slow to accept must not stop the load.
+        made = begin_to_connect(self.port)
         number = made.fileno()
         self.open[number] = made
         self.poll.register(number, select.EPOLLIN)
@@ -63,8 +64,14 @@ class Load:
         request = self.requests[self.sent % len(self.requests)]
         self.sent += 1
         self.due_s[number] = due_s
-        # Some hundred bytes on a connection with nothing under way: they always fit.
-        self.open[number].send(request)
+        try:
+            # Some hundred bytes on a connection with nothing under way: they always fit.
+            self.open[number].send(request)
+        except BlockingIOError:  # It is not connected yet.
+            self.unsent[number] = request
+            self.poll.modify(number, select.EPOLLIN | select.EPOLLOUT)
+        except OSError:
+            self._forget(number)
 
     def receive(self, wait_s: float) -> list[int]:
         """Wait for answers at most that long; return the connections that are free again."""
@@ -72,9 +79,13 @@ class Load:
         if wait_s > 0 and not select.select([self.poll], [], [], wait_s)[0]:
             return []
         done = []
-        for number, _ in self.poll.poll(0):
+        for number, events in self.poll.poll(0):
+            if events & select.EPOLLOUT and not events & (select.EPOLLERR | select.EPOLLHUP):
+                self.poll.modify(number, select.EPOLLIN)
+                self.open[number].send(self.unsent.pop(number))
+                continue
             data = b""
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 data = self.open[number].recv(65_536)
             if not data:
                 self._forget(number)
@@ -94,6 +105,7 @@ class Load:
         self.poll.unregister(number)
         self.open.pop(number).close()
         self.parts.pop(number, None)
+        self.unsent.pop(number, None)
         if self.due_s.pop(number, None) is not None:
             self.refused += 1
         elif number in self.free:

@@ -1,5 +1,6 @@
 """As much of HTTP/1.1 as a client needs that must cost little: prepared requests, whole answers."""
 
+import contextlib
 import socket
 from collections.abc import Iterable
 
@@ -48,6 +49,16 @@ def connect(port: int) -> socket.socket:
     """A connection to the server on this machine, without waiting to fill packets."""
     made = socket.create_connection(("127.0.0.1", port), timeout=10)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def begin_to_connect(port: int) -> socket.socket:
+    """The same, which may still be connecting when it is returned, and never blocks."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setblocking(False)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(BlockingIOError):
+        made.connect(("127.0.0.1", port))
     return made
 
 

@@ -15,6 +15,7 @@ from sse_starlette.sse import AppStatus
 from stream_infer import collector
 from stream_infer.core.errors import SettingsError
 from stream_infer.loading import load_topology
+from stream_infer.serving.accepting import Acceptor
 from stream_infer.serving.app import create_app
 from stream_infer.serving.direct import Direct
 from stream_infer.serving.guarding import check_binding
@@ -40,6 +41,19 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
         self._services = services
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept on the sockets."""
+        await super().startup([])
+        loop = asyncio.get_running_loop()
+
+        def connection() -> Connection:
+            config = self.config
+            assert isinstance(config, Config)
+            return Connection(config, self.server_state, self.lifespan.state, loop)
+
+        self._acceptors = [Acceptor(loop, listener, connection) for listener in sockets or ()]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop: finish what is in flight; a second time, at once."""
@@ -48,8 +62,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections; answer what comes on open ones, with a farewell; end."""
-        for closing in (*self.servers, *(sockets or ())):
-            closing.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         # A request may be under way on a connection that looks idle here: closed at once, it would
         # be lost without an answer.
         for connection in list(self.server_state.connections):

@@ -169,6 +169,22 @@ def test_a_taken_port_is_told_in_one_line() -> None:
             server.bind(Settings(http_port=port))
 
 
+def test_open_files_are_allowed_as_far_as_the_system_lets() -> None:
+    code = (
+        "import resource, sys; from stream_infer.serving.server import allow_open_files; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300)); allow_open_files(200); "
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)); allow_open_files(150); "
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)); allow_open_files(400); "
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:3] == ["(200, 300)", "(200, 300)", "(300, 300)"]
+    assert "only 300 files may be open here" in done.stderr
+
+
 @pytest.mark.kafka
 async def test_results_on_the_topics_reach_followers_and_earlier_ones_do_not(
     kafka_server: Any, redis_url: str, unique: str
