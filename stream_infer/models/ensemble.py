@@ -59,11 +59,16 @@ class ModelSet:
         self.names = tuple(self.models)
         self._call = call
 
-    def run(self, vectors: Rows) -> ModelScores:
-        """Run every model once on vectors float32[n, F]; never raises for a model's failure."""
+    def run(self, vectors: Rows, meanwhile: Callable[[], None] | None = None) -> ModelScores:
+        """Run every model once on vectors float32[n, F]; never raises for a model's failure.
+
+        `meanwhile` is called once they have begun.
+        """
         result = ModelScores(np.full((len(vectors), len(self.names)), np.nan))
-        begun = zip(self.names, self._call(self.models, vectors), strict=True)
-        for column, (name, finish) in enumerate(begun):
+        begun = self._call(self.models, vectors)
+        if meanwhile is not None:
+            meanwhile()
+        for column, (name, finish) in enumerate(zip(self.names, begun, strict=True)):
             try:
                 scores = np.asarray(finish(), np.float64)
                 if scores.shape != (len(vectors),):

@@ -27,6 +27,18 @@ log = logging.getLogger("stream_infer.stream")
 
 
 @dataclass(slots=True, frozen=True)
+class _Taken:
+    """Records that left the pickup, and the watermarks of their partitions at that moment."""
+
+    batch: Batch
+    marks: Mapping[TP, Watermark]
+
+    @property
+    def records(self) -> int:
+        return sum(map(len, self.batch.values()))
+
+
+@dataclass(slots=True, frozen=True)
 class _InFlight:
     records: int
     settle: Settle
@@ -68,6 +80,7 @@ class Ownership:
         self._in_flight: asyncio.Queue[_InFlight | None] = asyncio.Queue()
         self._busy = False
         self._working: set[int] = set()
+        self._ahead: _Taken | None = None
         self._tasks = Tasks(failed)
         self._storing = Storing(
             partial(self._persist, "storing state", processor.store),
@@ -183,14 +196,15 @@ class Ownership:
         counters, room = self._counters, self._delivering.room
         while not self._closing.is_set():
             await room.wait()
-            batch = await self.pickup.take()
+            taken = self._ahead or self._taken(await self.pickup.take())
+            self._ahead = None
             self._busy = True
             counters.batches += 1
-            counters.consumed += (records := sum(map(len, batch.values())))
+            counters.consumed += (records := taken.records)
             counters.waiting_records, counters.waiting_bytes = self.pickup.waiting
             room.take(records)
-            self._working = {tp.partition for tp in batch}
-            item = await self._attempt(batch, records)
+            self._working = {tp.partition for tp in taken.batch}
+            item = await self._attempt(taken)
             self._working = set()
             self._busy = False
             if item is None:
@@ -200,10 +214,21 @@ class Ownership:
             counters.last_progress_s = time.monotonic()
             self._in_flight.put_nowait(item)
 
-    async def _attempt(self, batch: Batch, records: int) -> _InFlight | None:
+    def _taken(self, batch: Batch) -> _Taken:
+        return _Taken(batch, {tp: self._watermarks[tp] for tp in self._together(batch)})
+
+    def _take_ahead(self) -> Batch | None:
+        """Take the next batch before its turn, if it is a full one: nothing would be added."""
+        if self.pickup.waiting[0] < self._settings.batch_records_max or self._closing.is_set():
+            return None
+        batch = self.pickup.ready()
+        self._ahead = self._taken(batch) if batch else None
+        return batch or None
+
+    async def _attempt(self, taken: _Taken) -> _InFlight | None:
         """Process and submit a batch, without the partitions that turn out to be fenced."""
         taken_s = time.monotonic()
-        marks = {tp: self._watermarks[tp] for tp in self._together(batch)}
+        batch, marks = taken.batch, taken.marks
         while batch:
             try:
                 outcome: Outcome = await self._persist(
@@ -221,7 +246,7 @@ class Ownership:
             tickets = [
                 (tp, marks[tp], marks[tp].take(end)) for tp, end in outcome.positions.items()
             ]
-            return _InFlight(records, settle, tickets, taken_s, submitted_s)
+            return _InFlight(taken.records, settle, tickets, taken_s, submitted_s)
         return None
 
     async def _process(self, batch: Batch, marks: Mapping[TP, Watermark]) -> Outcome:
@@ -233,9 +258,8 @@ class Ownership:
         def is_ours(tp: TP) -> bool:
             return all(self._watermarks.get(one) is marks[one] for one in self._together([tp]))
 
-        outcome = await self._processor.process(
-            {t: rows for t, rows in batch.items() if is_ours(t)}
-        )
+        ours = batch if all(map(is_ours, batch)) else {t: r for t, r in batch.items() if is_ours(t)}
+        outcome = await self._processor.process(ours, self._take_ahead)
         stale = self._together(tp for tp in batch if not is_ours(tp))
         if not stale:
             return outcome

@@ -89,6 +89,10 @@ class Pickup:
         """Wait for records; return all that wait, up to the caps of a batch."""
         while not self._chunks:
             await self._filled.wait()
+        return self.ready()
+
+    def ready(self) -> Batch:
+        """Return the records that wait now, up to the caps of a batch."""
         batch: Batch = {}
         records_left, bytes_left = self._batch_records_max, self._batch_bytes_max
         while self._chunks and records_left > 0 and bytes_left > 0:

@@ -1,6 +1,6 @@
 """The seam between the Faust shell and what a topology does with its records."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -67,6 +67,11 @@ class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
     partition: int | None = None
 
 
+Records = Mapping[TP, Sequence[ConsumerRecord]]
+Ahead = Callable[[], Records | None]
+"""Takes the batch that will come next, None where there is none yet."""
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a batch: by partition, records to send and the next offset to consume."""
 
@@ -125,8 +130,12 @@ class Processor(Protocol):
         """
         ...
 
-    async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
-        """Do the work of everything that waited, in offset order within each partition."""
+    async def process(self, batch: Records, ahead: Ahead | None = None) -> Outcome:
+        """Do the work of everything that waited, in offset order within each partition.
+
+        What `ahead` returns may be begun with meanwhile, as far as it depends on no state: it is
+        the next batch, if no partition is lost before its turn.
+        """
         ...
 
     def acknowledged(self, positions: Mapping[TP, int]) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from functools import partial
 from itertools import islice, pairwise
 
@@ -30,9 +31,10 @@ from stream_infer.stream.holdings import Holdings
 from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import (
     TP,
-    ConsumerRecord,
+    Ahead,
     Outcome,
     OutgoingRecord,
+    Records,
     RecordTooLarge,
 )
 from stream_infer.stream.rekeying import Rekeying
@@ -99,6 +101,7 @@ class TopologyProcessor:
         )
         self._rows = RowReader(self._holdings, store)
         self._custody = Custody(self._holdings, store, settings, counters)
+        self._prepared: tuple[Records, list[Work]] | None = None
         self.counters = counters
 
     async def assign(
@@ -110,13 +113,16 @@ class TopologyProcessor:
         """
         return await self._custody.take(partitions, committed)
 
-    async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
+    async def process(self, batch: Records, ahead: Ahead | None = None) -> Outcome:
         """Fold and score everything that waited: one read, one fold of each view, one call of each
-        model, whatever the number of partitions.
+        model, whatever the number of partitions. While the models run, what comes next is decoded.
         """
         laps = Laps()
+        prepared, self._prepared = self._prepared, None
         while True:
-            works = self._decoded(batch)
+            is_prepared = prepared is not None and prepared[0] is batch
+            works = prepared[1] if prepared is not None and is_prepared else self._decoded(batch)
+            prepared = None
             laps.end("decode")
             for work in works:
                 if work.has_rows:
@@ -127,18 +133,19 @@ class TopologyProcessor:
             if all(self._holdings.held(p.tp) is p.owned for work in works for p in work.parts):
                 break
         try:
-            outcome = self._moved(works, laps)
+            outcome = self._moved(works, laps, ahead)
         except Exception as error:
             self._broken(error)
             raise
         self.counters.batch(sum(len(work.records) for work in works), laps.seconds)
         return outcome
 
-    def _moved(self, works: Sequence[Work], laps: Laps) -> Outcome:
+    def _moved(self, works: Sequence[Work], laps: Laps, ahead: Ahead | None) -> Outcome:
         """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
         folded = [self._folded(work) for work in works]
         laps.end("fold")
-        scores = self._score([item.vectors for item in folded])
+        vectors = [item.vectors for item in folded]
+        scores = self._score(vectors, partial(self._prepare, ahead, laps))
         laps.end("models")
         results: dict[TP, list[OutgoingRecord]] = {}
         positions: dict[TP, int] = {}
@@ -201,7 +208,7 @@ class TopologyProcessor:
         prediction_id = decode(record.value, type=Prediction).prediction_id
         return [unpublished(record, prediction_id, topology=topology.name, reason=str(error))]
 
-    def _decoded(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> list[Work]:
+    def _decoded(self, batch: Records) -> list[Work]:
         """Decode what is of partitions of ours, those with their rows apart from those without."""
         found = {tp: held for tp in batch if (held := self._holdings.held(tp)) is not None}
         whole: dict[TP, Owned | Away] = {t: h for t, h in found.items() if isinstance(h, Owned)}
@@ -236,7 +243,16 @@ class TopologyProcessor:
         if self._rekeyed is not None and rows_asked is not None:
             work.rekeyed = self._rekeyed.absorb(rows_asked, list(replies))
 
-    def _score(self, parts: Sequence[Vectors]) -> list[Scored]:
+    def _prepare(self, ahead: Ahead | None, laps: Laps) -> None:
+        """Decode what comes next; nothing may fail here, and what does is tried again in time."""
+        batch = ahead() if ahead is not None else None
+        if batch is not None:
+            laps.end("models")
+            with suppress(Exception):
+                self._prepared = batch, self._decoded(batch)
+            laps.end("decode")
+
+    def _score(self, parts: Sequence[Vectors], meanwhile: Callable[[], None]) -> list[Scored]:
         """Run each model once over all vectors."""
         if not parts:
             return []
@@ -248,7 +264,7 @@ class TopologyProcessor:
                 (),  # Parts may have different ones; the models do not ask for any.
                 np.concatenate([part.age_us for part in parts]),
             )
-        scored = self._runtime.score(everything)
+        scored = self._runtime.score(everything, meanwhile)
         self.counters.models_failed(scored.failures)
         if len(parts) == 1:
             return [scored]

@@ -1,5 +1,6 @@
 """A topology with everything it runs on: its engine, its batch-feature reader, its models."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,12 +31,13 @@ class Runtime:
     versions: dict[str, str]
     failures: FailureLog = field(default_factory=FailureLog)
 
-    def score(self, vectors: Vectors) -> Scored:
+    def score(self, vectors: Vectors, meanwhile: Callable[[], None] | None = None) -> Scored:
         """Run each model once over all vectors; log the failures, not too often.
 
-        All together, they hold the caller up for `model_timeout_ms` at most.
+        All together, they hold the caller up for `model_timeout_ms` at most. `meanwhile` is called
+        once they have begun.
         """
-        result = self.models.run(vectors.model_input)
+        result = self.models.run(vectors.model_input, meanwhile)
         if result.failures:
             self.failures.note(self.topology.name, result.failures, result.details)
         combined = self.combiner.combine(result.scores)

@@ -5,11 +5,12 @@ from typing import TypeVar
 
 from stream_infer.stream.processing import (
     TP,
-    ConsumerRecord,
+    Ahead,
     Outcome,
     OutgoingRecord,
     PartitionsFenced,
     Processor,
+    Records,
     RecordTooLarge,
 )
 from stream_infer.stream.rekeyed import RekeyedStage
@@ -34,7 +35,7 @@ class Staged:
         positions.update(await self.second.assign(others, committed) if others else {})
         return positions
 
-    async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
+    async def process(self, batch: Records, ahead: Ahead | None = None) -> Outcome:
         """Read for the second stage; let the first do all its work; then fold, which cannot fail.
 
         So neither has moved when a read of either fails.

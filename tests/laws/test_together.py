@@ -50,3 +50,28 @@ async def test_partitions_worked_on_together_do_not_see_each_other(
         assert len(rows) > 500
         results.append((text, rows, worker.counters.ends))
     assert results[0] == results[1]
+
+
+async def test_what_is_decoded_ahead_makes_no_difference(redis: Redis, unique: str) -> None:
+    """Also where the batch that comes then is another one."""
+    results = []
+    for ahead in ("never", "always", "for another batch"):
+        topology = shop_topology(f"{unique}_{ahead.replace(' ', '_')}")
+        worker = Worker(shop_runtime(topology), redis)
+        await worker.start()
+        log = as_records(*worker.tp, LogMaker(Random(5), 0.02, 0.05, 0.02).values(300))
+        batches = [{worker.tp: log[start : start + 20]} for start in range(0, 300, 20)]
+        following = [*batches[1:], None]
+        if ahead == "for another batch":
+            following = [batch and {worker.tp: batch[worker.tp][:7]} for batch in following]
+        text = ""
+        for batch, after in zip(batches, following, strict=True):
+            take = None if ahead == "never" else lambda after=after: after
+            outcome = await worker.processor.process(batch, take)
+            text += repr(outcome)
+            worker.processor.acknowledged(outcome.positions)
+            await worker.processor.store()
+        await worker.processor.revoke([worker.tp])
+        rows = await rows_by_partition(redis, topology.name)
+        results.append((text.replace(topology.name, "T"), rows, worker.counters.ends))
+    assert results[0] == results[1] == results[2]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence, Set
 
 from stream_infer.stream.processing import (
     TP,
-    ConsumerRecord,
+    Ahead,
     Outcome,
     OutgoingRecord,
+    Records,
     RecordTooLarge,
 )
 
@@ -45,7 +46,7 @@ class Echo:
         self.committed_seen.update(committed)
         return {tp: self.start[tp] for tp in partitions if tp in self.start}
 
-    async def process(self, batch: Mapping[TP, Sequence[ConsumerRecord]]) -> Outcome:
+    async def process(self, batch: Records, ahead: Ahead | None = None) -> Outcome:
         self.calls.append("process")
         if self.failures:
             self.failures -= 1

@@ -41,7 +41,7 @@ async def test_results_of_a_partition_that_was_lost_while_they_were_computed_are
     lose, go = asyncio.Event(), asyncio.Event()
 
     class Slow(Echo):
-        async def process(self, batch: Any) -> Outcome:
+        async def process(self, batch: Any, ahead: Any = None) -> Outcome:
             if B in batch:
                 await go.wait()
             return await super().process(batch)

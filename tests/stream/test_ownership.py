@@ -219,6 +219,38 @@ async def test_a_write_that_takes_long_holds_up_what_is_acknowledged(
     await ownership.close()
 
 
+@pytest.mark.parametrize("lose", [False, True])
+async def test_a_full_batch_is_taken_ahead_and_comes_next_without_what_was_lost_meanwhile(
+    lose: bool,
+):
+    class Looking(Echo):
+        ahead: Any = None
+        lose = False
+
+        async def process(self, batch: Any, ahead: Any = None) -> Any:
+            found = ahead()
+            if found is not None:
+                assert self.ahead is None
+                self.ahead = found
+                if self.lose:
+                    ownership._fence({A}, FencedError("epoch 3 is newer than 2"))
+            elif self.ahead is not None:
+                assert self.lose or batch is self.ahead
+            return await super().process(batch)
+
+    echo, group = Looking("out"), FakeGroup()
+    echo.lose = lose
+    ownership = own(echo, group, FakeProducer(), [A, B], batch_records_max=4)
+    await opened(ownership, A, B)
+    ownership.pickup.put(A, records(2, 6))
+    ownership.pickup.put(B, records(2, 2))
+    await eventually(lambda: group.known.get(B) == 4)
+    await ownership.close()
+    assert {tp: len(found) for tp, found in echo.ahead.items()} == {A: 2, B: 2}
+    found = [offset for tp, offset in echo.processed if tp == A]
+    assert found == ([2, 3, 4, 5] if lose else [2, 3, 4, 5, 6, 7])
+
+
 @pytest.mark.parametrize("where", ["process", "store"])
 async def test_a_fenced_partition_is_dropped_and_the_others_go_on(where: str):
     class Fenced(Echo):
@@ -226,7 +258,7 @@ async def test_a_fenced_partition_is_dropped_and_the_others_go_on(where: str):
             if A in partitions:
                 raise PartitionsFenced(frozenset({A}), "epoch 3 is newer than 2")
 
-        async def process(self, batch: Any) -> Any:
+        async def process(self, batch: Any, ahead: Any = None) -> Any:
             if where == "process":
                 self.check(batch)
             return await super().process(batch)
@@ -252,7 +284,7 @@ async def test_a_fenced_partition_that_stays_ours_is_taken_over_again():
     class FencedOnce(Echo):
         fences = 1
 
-        async def process(self, batch: Any) -> Any:
+        async def process(self, batch: Any, ahead: Any = None) -> Any:
             if self.fences:
                 self.fences -= 1
                 raise FencedError("epoch 3 is newer than 2")
@@ -282,7 +314,7 @@ async def test_records_taken_before_a_partition_was_lost_are_not_processed_once_
     class LostMeanwhile(Echo):
         state = "calm"
 
-        async def process(self, batch: Any) -> Any:
+        async def process(self, batch: Any, ahead: Any = None) -> Any:
             if self.state == "calm":
                 self.state = "retrying"
                 raise ConnectionError("the store is away")
