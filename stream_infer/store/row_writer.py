@@ -33,9 +33,8 @@ class Write(NamedTuple):
 
 @dataclass(slots=True)
 class _Lately:
-    """Rows whose expiry this owner set, by group, since a moment; by the server's clock."""
+    """Rows whose expiry this owner set, by group, and until when that counts, by the server."""
 
-    epoch: int
     until_s: int = 0
     keys: dict[str, set[str]] = field(default_factory=dict)
 
@@ -73,7 +72,13 @@ class RowWriter:
         for write, sent, answer in zip(writes, prepared, answers, strict=True):
             if isinstance(answer, int) and answer > 0:
                 self._stored(write, sent, answer)
+            else:
+                self.forget(write.prefix)
         return answers
+
+    def forget(self, prefix: str) -> None:
+        """Set the expiry of all rows anew: the server may have gone back to older ones."""
+        self._lately.pop(prefix, None)
 
     async def _answers(self, prepared: Sequence[_Prepared]) -> list[int | BaseException]:
         if self._cluster or len(prepared) == 1:
@@ -97,9 +102,7 @@ class RowWriter:
         return answers
 
     def _prepared(self, write: Write) -> _Prepared:
-        lately = self._lately.get(write.prefix)
-        if lately is None or lately.epoch != write.epoch:
-            lately = self._lately[write.prefix] = _Lately(write.epoch)
+        lately = self._lately.get(write.prefix, _Lately())
         groups: list[tuple[str, str, str, list[str], list[int]]] = []
         payloads: list[bytes] = []
         expiring: list[tuple[str, list[str]]] = []
@@ -135,9 +138,7 @@ class RowWriter:
 
     def _stored(self, write: Write, sent: _Prepared, now_s: int) -> None:
         """Remember whose expiry was set; `now_s` is the server's clock when it stored them."""
-        lately = self._lately[write.prefix]
-        if lately.epoch != write.epoch:
-            return
+        lately = self._lately.setdefault(write.prefix, _Lately())
         if now_s >= lately.until_s:
             lately.until_s = now_s + EXPIRY_KEPT_S
             lately.keys.clear()

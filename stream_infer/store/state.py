@@ -104,7 +104,9 @@ class StateStore:
         Raises StateError when the stored rows were made with another number of partitions or other
         features: they would not mean what they say.
         """
-        meta = partition_prefix(self.topology, partition) + "meta"
+        prefix = partition_prefix(self.topology, partition)
+        meta = prefix + "meta"
+        self._writer.forget(prefix)
         stored = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(meta))
         self._check(partition, stored)
         pipeline = self._redis.pipeline(transaction=True)

@@ -94,6 +94,22 @@ async def test_a_row_written_again_and_again_never_expires_before_its_idle_time(
     assert 100_000 < await redis.pttl(named) <= 120_000
 
 
+async def test_rows_of_a_server_that_went_back_have_their_expiry_set_anew(
+    redis: Redis, unique: str
+) -> None:
+    """Even where the epoch went back, too, so that the next owner has the same one."""
+    store = StateStore(redis, unique, "", 1)
+    named = store.row_keys(0, "view", ["a"])[0]
+    before = await store.acquire(0)
+    await store.write(before, rows(b"1", "a"))
+    await redis.hset(f"si:{{{unique}:0}}:meta", "epoch", before.epoch - 1)
+    await redis.pexpire(named, 1_000)
+    after = await store.acquire(0)
+    assert after.epoch == before.epoch
+    await store.write(after, rows(b"2", "a"))
+    assert 60_000 < await redis.pttl(named) <= 120_000
+
+
 async def test_every_row_has_an_expiry_also_where_it_was_gone_when_it_was_written(
     redis: Redis, unique: str
 ) -> None:
