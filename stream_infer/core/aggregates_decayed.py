@@ -58,7 +58,7 @@ class Decayed:
             arrivals.take(f"{self.name}_{part}", arrivals.row) for part in ("time", "sum", "weight")
         )
         newest_us = self._newest(arrivals, stored[0], include_self=include_self)
-        if arrivals.alone and not include_self:
+        if arrivals.lone and not include_self:
             return newest_us, stored[1], stored[2]
         at, total, weight = arrivals.once(
             (self.name, "steps"), lambda: self._steps(arrivals, stored[0], stored[1], stored[2])

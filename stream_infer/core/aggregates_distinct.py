@@ -46,7 +46,7 @@ class Registers:
         panes = arrivals.panes(self.ring)
         register, rank = self._hashed(arrivals)
         ranks = self._stored(arrivals, panes, question.panes)[panes.tile_of]
-        if not arrivals.alone:
+        if not arrivals.lone:
             self._add_batch(panes, ranks, panes.sort(register), panes.sort(rank), question.panes)
         ranks = panes.unsort(ranks)
         if question.include_self:

@@ -37,7 +37,7 @@ class Extremes:
         panes = arrivals.panes(self.ring)
         values = self._values(arrivals)
         least = self._stored(arrivals, panes, question.panes)[panes.tile_of]
-        if not arrivals.alone:
+        if not arrivals.lone:
             least = np.minimum(least, self._in_batch(panes, panes.sort(values), question.panes))
         least = panes.unsort(least)
         if question.include_self:

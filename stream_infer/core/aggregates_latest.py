@@ -64,7 +64,7 @@ def latest_of(arrivals: Arrivals, source: Source, *, include_self: bool) -> Ints
 
     int64[n], positions in the order of `arrivals`; only events that `source` matches count.
     """
-    if arrivals.alone:
+    if arrivals.lone:
         itself = arrivals.positions if include_self else -1
         return np.where(arrivals.matched(source), itself, -1)
     upto: Ints = arrivals.once(("latest", source), lambda: _latest_up_to(arrivals, source))

@@ -73,7 +73,6 @@ class Arrivals:
         self.batch = batch
         self.order = order
         self.row = row
-        self.alone = alone
         n = len(row)
         self.times_us: Ints = batch.times_us.take(order)
         self.positions = np.arange(n)

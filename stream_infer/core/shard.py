@@ -103,6 +103,8 @@ class Shard:
             for key, payload in zip(keys, payloads, strict=True)
             if key not in self._row_of
         }
+        if not fresh:
+            return
         for key, payload in fresh.items():
             if payload is not None and len(payload) != self.row_bytes:
                 raise StateError(
@@ -203,11 +205,12 @@ def lookup_together(
         if shard.slab is not slab:
             raise StateError("rows of one batch are in several slabs")
         shard._looked_up = slab.clock
-    absent = np.flatnonzero(found < 0)
-    if not len(absent):
+    lacks = found < 0
+    if not np.count_nonzero(lacks):
         slab.used[found] = slab.clock
         return found, [[] for _ in shards]
-    slab.used[found[found >= 0]] = slab.clock
+    absent = np.flatnonzero(lacks)
+    slab.used[found[~lacks]] = slab.clock
     missing: list[list[str]] = []
     for start, stop in pairwise(bounds):
         own = absent[(absent >= start) & (absent < stop)].tolist()

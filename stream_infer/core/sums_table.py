@@ -16,6 +16,9 @@ from stream_infer.core.features import Kind
 from stream_infer.core.panes import spread
 from stream_infer.core.sums_layout import SumsLayout
 
+RUNS_MAX = 1 << 16
+"""Panes that a fold changes one by one; of more, those that rows skip are filled row by row."""
+
 
 class SumsTable:
     """What the `sums` of a view answer and keep.
@@ -59,11 +62,8 @@ class SumsTable:
         """Add the events to the cells from their pane up to the newest of their row."""
         if not self._layout.parts:
             return
-        if not self._fold_newest(arrivals):
-            if arrivals.lone:
-                self._fold_lone(arrivals)
-            else:
-                self._fold_by_ring(arrivals)
+        if not self._fold_newest(arrivals) and not self._fold_runs(arrivals):
+            self._fold_by_ring(arrivals)
         for member in self._squared:
             member.fold_squares(arrivals)
 
@@ -138,36 +138,63 @@ class SumsTable:
             flat[index[cells.half :]] = flat.take(index[: cells.half]) + more
         return True
 
-    def _fold_lone(self, arrivals: Arrivals) -> None:
-        """Fold where no two events share a row: each changes a run of panes up to the newest."""
+    def _fold_runs(self, arrivals: Arrivals) -> bool:
+        """Fold where each row changes a run of panes, from its earliest event's to the newest.
+
+        Return whether these are few enough; nothing has changed where they are not.
+        """
         layout = self._layout
-        rings, n = len(layout.rings), len(arrivals)
-        pane = arrivals.times_us // layout.ring_tile_us
-        head = arrivals.old_us // layout.ring_tile_us
-        last = np.maximum(head, arrivals.group_time_us // layout.ring_tile_us)
-        first = np.minimum(pane, head + 1)
-        np.maximum(first, last - (layout.ring_slots[:rings] - 1), out=first)
-        counts = last - first
+        rings, groups = len(layout.rings), len(arrivals.group_row)
+        tile_us, ring_slots = layout.ring_tile_us, layout.ring_slots[:rings]
+        head = arrivals.group_old_us // tile_us
+        newest = np.maximum(head, arrivals.group_time_us // tile_us)
+        first = np.minimum(arrivals.group_first_us // tile_us, head + 1)
+        np.maximum(first, newest - (ring_slots - 1), out=first)
+        counts = newest - first
         counts += 1
-        at, step, _ = spread(counts.ravel())
-        changed = first.ravel()[at] + step
-        slots = layout.ring_slots[:rings].repeat(n)[at]
-        old = np.minimum(changed, head.ravel()[at])
+        if counts.sum() > RUNS_MAX:
+            return False
+        run, step, begin = spread(counts.ravel())
+        changed = first.ravel()[run] + step
+        more = self._running_in_runs(arrivals, first, begin.reshape(rings, groups), run)
+        slots = ring_slots.repeat(groups)[run]
+        old = np.minimum(changed, head.ravel()[run])
         old -= old // slots * slots
-        counted = changed >= pane.ravel()[at]
         changed -= changed // slots * slots
-        event = at % n
-        more = self._added(arrivals)[:, event] * counted
+        row = arrivals.group_row[run % groups]
         ends = [0, *counts.sum(axis=1).cumsum().tolist()]
         for cells in layout.writes:
-            flat, row = arrivals.shard.numbers(cells.dtype), arrivals.row[event] * cells.length
-            old_cell, new_cell = row + old, row + changed
-            for part, (offset,) in zip(
-                layout.parts[cells.members], cells.offsets.tolist(), strict=False
-            ):
+            flat, start = arrivals.shard.numbers(cells.dtype), row * cells.length
+            parts = zip(layout.parts[cells.members], cells.offsets.ravel().tolist(), strict=False)
+            for part, offset in parts:
                 of = slice(ends[part.ring], ends[part.ring + 1])
-                kept = flat.take(old_cell[of] + offset)
-                flat[new_cell[of] + offset] = kept + more[part.value, of].astype(cells.dtype)
+                place = start[of] + offset
+                kept = flat.take(place + old[of])
+                flat[place + changed[of]] = kept + more[part.value, of].astype(cells.dtype)
+        return True
+
+    def _running_in_runs(self, arrivals: Arrivals, first: Ints, begin: Ints, run: Ints) -> Ints:
+        """Return int64[V, m]: what a row's events add up to each pane of its run.
+
+        `first` and `begin` int64[R, G] are each run's first pane, and its place among all m panes;
+        `run` int64[m] is the run of each.
+        """
+        layout = self._layout
+        at = arrivals.times_us // layout.ring_tile_us
+        at -= first.take(arrivals.group, axis=1)
+        np.maximum(at, 0, out=at)
+        at += begin.take(arrivals.group, axis=1)
+        if arrivals.own is not None:
+            # What observes adds nothing, wherever.
+            at *= arrivals.own
+        added = self._added(arrivals)
+        running = np.zeros((len(added), len(run) + 1), np.int64)
+        for line, values in zip(running[:, 1:], added, strict=True):
+            for places in at:
+                np.add.at(line, places, values)
+        np.cumsum(running, axis=1, out=running)
+        result: Ints = running[:, 1:] - running.take(begin.ravel().take(run), axis=1)
+        return result
 
     def _fold_by_ring(self, arrivals: Arrivals) -> None:
         for ring, kept in enumerate(self._layout.rings):
