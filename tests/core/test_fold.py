@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 
 from stream_infer.core import features as declare
+from stream_infer.core import sums_table
 from stream_infer.core.features import Feature, Kind
 from stream_infer.core.fold import PIECE, fold, read
 from stream_infer.core.shard import Shard
 from stream_infer.core.windows import plan_view
-from tests.laws.logs import BASE_US, EVENT_TYPES, TYPE_FIELDS, Alarm, Columns, Reading, Run
+from tests.laws.logs import (
+    BASE_US,
+    EVENT_TYPES,
+    TYPE_FIELDS,
+    Alarm,
+    Columns,
+    Reading,
+    Run,
+    make_log,
+)
 from tests.laws.oracle import Fact, answers
 
 SECOND_US = 1_000_000
@@ -231,6 +241,27 @@ def test_rows_may_come_in_any_order_of_keys() -> None:
     batch = Columns([reading(0, 1.0)] * 6)
     assert fold(plan, shard, rows, batch)[:, 0].tolist() == [0, 0, 0, 1, 1, 2]
     assert read(plan, shard, rows, batch)[:, 0].tolist() == [3, 2, 0, 3, 2, 3]
+
+
+@pytest.mark.parametrize("size", [1, 7, 200])
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_filled_one_by_one_are_those_written_pane_by_pane(
+    seed: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = {
+        "n": declare.count("1m"),
+        "x": declare.std("x", "1h"),
+        "t": declare.total("x", "5m"),
+    }
+    log = make_log(seed, 400, LATENESS_US, {})
+    runs = []
+    for panes_max in (sums_table.RUNS_MAX, 0):
+        monkeypatch.setattr(sums_table, "RUNS_MAX", panes_max)
+        run = run_of(features)
+        for start in range(0, len(log), size):
+            run.fold(log[start : start + size])
+        runs.append((np.concatenate(run.answers).tobytes(), run.state()))
+    assert runs[0] == runs[1]
 
 
 def test_windows_of_one_tile_share_their_cells() -> None:
