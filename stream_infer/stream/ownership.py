@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -12,11 +12,12 @@ from stream_infer.core.errors import FencedError
 from stream_infer.failpoints import failpoint
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.delivering import Delivering, Settle
-from stream_infer.stream.group import Group, readable_position
+from stream_infer.stream.group import Group
 from stream_infer.stream.merging import Merging, complete, make_pickup, together
+from stream_infer.stream.partitions import Partitions
 from stream_infer.stream.pickup import Batch
 from stream_infer.stream.processing import TP, Outcome, PartitionsFenced, Processor
-from stream_infer.stream.retry import persist, wait_for_event
+from stream_infer.stream.retry import persist
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.storing import Storing
 from stream_infer.stream.tasks import Tasks, bounded
@@ -75,13 +76,24 @@ class Ownership:
         self._settings = settings
         self._counters = counters
         self._closing = asyncio.Event()
-        self._watermarks: dict[TP, Watermark] = {}
-        self._owned: set[TP] = set()
         self._in_flight: asyncio.Queue[_InFlight | None] = asyncio.Queue()
         self._busy = False
         self._working: set[int] = set()
         self._ahead: _Taken | None = None
         self._tasks = Tasks(failed)
+        self._partitions = Partitions(
+            self.partitions,
+            pickup=self.pickup,
+            processor=processor,
+            delivering=delivering,
+            group=group,
+            settings=settings,
+            counters=counters,
+            together=self._together,
+            tasks=self._tasks,
+            persist=self._persist,
+            closing=self._closing,
+        )
         self._storing = Storing(
             partial(self._persist, "storing state", processor.store),
             settings.flush_interval_s,
@@ -92,7 +104,7 @@ class Ownership:
     def start(self) -> None:
         """Open the partitions in the background and start to work."""
         for name, work in (
-            ("open", self._open(self.partitions)),
+            ("open", self._partitions.open(self.partitions)),
             ("work", self._work()),
             ("settle", self._settle()),
             ("store", self._storing.run()),
@@ -132,65 +144,20 @@ class Ownership:
         def left_s() -> float:
             return max(deadline_s - time.monotonic(), drain_s / 10)
 
-        if self._owned:
-            revoke = self._processor.revoke(sorted(self._owned))
+        if self._partitions.owned:
+            revoke = self._processor.revoke(sorted(self._partitions.owned))
             await bounded("storing the state of revoked partitions", revoke, left_s())
         await bounded("the last commit", self._delivering.flush(), left_s())
-        self._owned.clear()
+        self._partitions.owned.clear()
         self._counters.in_flight_batches = 0
         self._counters.oldest_in_flight_s = None
         self._counters.lag_records.clear()
 
     def measure_lag(self) -> None:
         """Count, per partition, what the log holds beyond the last acknowledged event."""
-        for tp, mark in self._watermarks.items():
+        for tp, mark in self._partitions.marks.items():
             if (end := self._group.end(tp)) is not None:
                 self._counters.lag_records[tp] = max(end - mark.position, 0)
-
-    async def _open(self, partitions: Sequence[TP]) -> None:
-        """Take ownership, seek, accept records."""
-        committed: dict[TP, int | None] = {}
-        stored: dict[TP, int] = {}
-
-        async def assign() -> Mapping[TP, int]:
-            committed.update(await self._delivering.take(partitions))
-            positions = {
-                tp: offset
-                for tp, offset in committed.items()
-                if offset is not None and tp in partitions
-            }
-            stored.update(await self._processor.assign(partitions, committed))
-            positions.update(stored)
-            bounds = await self._group.bounds(partitions)
-            reset = 0 if self._settings.offset_reset == "earliest" else 1
-            return {
-                tp: readable_position(tp, positions.get(tp, bounds[tp][reset]), bounds[tp])
-                for tp in partitions
-            }
-
-        while not self._closing.is_set():
-            try:
-                positions = await self._persist("taking over partitions", assign)
-                self._owned.update(partitions)
-            except FencedError as error:
-                await self._await_reassignment(error)
-                continue
-            await self._persist("seeking", self._group.seek_positions, positions)
-            if self._closing.is_set():
-                return
-            for tp in partitions:
-                self._watermarks[tp] = Watermark(positions[tp])
-                self.pickup.open(tp, positions[tp])
-                # Stored, thus acknowledged, but not committed by whoever died in between: without
-                # a further event nobody would.
-                if (committed.get(tp) or 0) < stored.get(tp, 0):
-                    self._delivering.commit({tp: stored[tp]})
-            log.info(
-                "reading %s",
-                ", ".join(f"{tp.topic}/{tp.partition} from {positions[tp]}" for tp in partitions),
-            )
-            self._counters.ready = True
-            return
 
     async def _work(self) -> None:
         counters, room = self._counters, self._delivering.room
@@ -215,7 +182,7 @@ class Ownership:
             self._in_flight.put_nowait(item)
 
     def _taken(self, batch: Batch) -> _Taken:
-        return _Taken(batch, {tp: self._watermarks[tp] for tp in self._together(batch)})
+        return _Taken(batch, {tp: self._partitions.marks[tp] for tp in self._together(batch)})
 
     def _take_ahead(self) -> Batch | None:
         """Take the next batch before its turn, if it is a full one: nothing would be added."""
@@ -237,7 +204,7 @@ class Ownership:
             except FencedError as error:
                 named = error.partitions if isinstance(error, PartitionsFenced) else batch
                 lost = self._together(named) & set(marks)
-                self._fence(lost, error)
+                self._partitions.fence(lost, error)
                 batch = {tp: records for tp, records in batch.items() if tp not in lost}
                 continue
             submitted_s = time.monotonic()
@@ -256,7 +223,7 @@ class Ownership:
         """
 
         def is_ours(tp: TP) -> bool:
-            return all(self._watermarks.get(one) is marks[one] for one in self._together([tp]))
+            return self._partitions.is_held(tp, marks)
 
         ours = batch if all(map(is_ours, batch)) else {t: r for t, r in batch.items() if is_ours(t)}
         outcome = await self._processor.process(ours, self._take_ahead)
@@ -290,9 +257,9 @@ class Ownership:
         try:
             await item.settle()
         except PartitionsFenced as error:
-            ours = {tp for tp, mark, _ in item.tickets if self._watermarks.get(tp) is mark}
+            ours = {tp for tp, mark, _ in item.tickets if self._partitions.marks.get(tp) is mark}
             lost = self._together(error.partitions)
-            self._fence(lost & self._together(ours), error)
+            self._partitions.fence(lost & self._together(ours), error)
             return [ticket for ticket in item.tickets if ticket[0] not in lost]
         return item.tickets
 
@@ -300,62 +267,19 @@ class Ownership:
         advanced: dict[TP, int] = {}
         for tp, mark, ticket in tickets:
             before = mark.position
-            if mark.acknowledge(ticket) > before and self._watermarks.get(tp) is mark:
+            if mark.acknowledge(ticket) > before and self._partitions.marks.get(tp) is mark:
                 advanced[tp] = mark.position
         if advanced:
             self._processor.acknowledged(advanced)
             self._storing.wake()
             self._delivering.commit(advanced)
 
-    def _lost_while_storing(self, error: FencedError) -> None:
-        named = error.partitions if isinstance(error, PartitionsFenced) else self._owned
-        self._fence(self._together(named), error)
-
-    def _fence(self, lost: Set[TP], error: FencedError) -> None:
-        """Drop the work of partitions that another worker took; take them again if still ours."""
-        partitions = lost & set(self.partitions)
-        if not partitions:
-            return  # What is left of an earlier assignment is not ours to take again.
-        self._counters.fenced += len(partitions)
-        names = ", ".join(f"{topic}/{number}" for topic, number in sorted(partitions))
-        log.warning("lost %s: %s", names, error)
-        self.pickup.close(sorted(partitions))
-        for tp in partitions:
-            self._watermarks.pop(tp, None)
-        self._owned -= partitions
-        if not self._closing.is_set():
-            reopening = self._reopen(sorted(partitions), error)
-            self._tasks.run(f"open again {names}", reopening)
-
     def _take_back(self) -> None:
-        """Open partitions anew whose state can be read again, once all is acknowledged of them.
+        self._partitions.take_back(self._working)
 
-        What was predicted without state is folded then, and must not be published again.
-        """
-        back = self._processor.readable_again() & self._watermarks.keys()
-        if not back or self._closing.is_set():
-            return
-        self.pickup.close(sorted(back))
-        for number in {tp.partition for tp in back} - self._working:
-            members = sorted(tp for tp in back if tp.partition == number)
-            if any(self._watermarks[tp].in_flight for tp in members):
-                continue
-            for tp in members:
-                del self._watermarks[tp]
-            self._owned.difference_update(members)
-            self._tasks.run(f"open again {number}", self._open(members))
-
-    async def _reopen(self, partitions: Sequence[TP], error: FencedError) -> None:
-        await self._await_reassignment(error)
-        if not self._closing.is_set():
-            await self._open(partitions)
-
-    async def _await_reassignment(self, error: FencedError) -> None:
-        """Give the group a session's time to take the partitions away, if we are late."""
-        if isinstance(error, PartitionsFenced) and not error.reassigned:
-            return
-        log.debug("waiting for a rebalance after %r", error)
-        await wait_for_event(self._closing, self._settings.session_timeout_s)
+    def _lost_while_storing(self, error: FencedError) -> None:
+        named = error.partitions if isinstance(error, PartitionsFenced) else self._partitions.owned
+        self._partitions.fence(self._together(named), error)
 
     async def _persist(self, what: str, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         return await persist(

@@ -3,13 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from stream_infer.core.errors import FencedError
 from stream_infer.stream.counters import StreamCounters
 
 T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
+
+
+class Persist(Protocol):
+    """Attempts a call with these arguments until it succeeds (see `persist`)."""
+
+    async def __call__(self, what: str, call: Callable[..., Awaitable[T]], /, *arguments: Any) -> T:
+        """Return what the call returns at last."""
+        ...
 
 
 class GaveUp(Exception):  # noqa: N818

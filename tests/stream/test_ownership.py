@@ -233,7 +233,7 @@ async def test_a_full_batch_is_taken_ahead_and_comes_next_without_what_was_lost_
                 assert self.ahead is None
                 self.ahead = found
                 if self.lose:
-                    ownership._fence({A}, FencedError("epoch 3 is newer than 2"))
+                    ownership._partitions.fence({A}, FencedError("epoch 3 is newer than 2"))
             elif self.ahead is not None:
                 assert self.lose or batch is self.ahead
             return await super().process(batch)
