@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 from stream_infer.models.ensemble import Begun, Caller, Scorer, call_directly
-from stream_infer.models.sessions import Rows, Scores
+from stream_infer.models.sentinel import Sentinel
+from stream_infer.models.sessions import OnnxModel, Rows, Scores
 
 log = logging.getLogger("stream_infer.models")
 
@@ -21,6 +22,9 @@ ROWS_IN_TURN = 256
 """Models of a batch of up to so many rows run one after the other in one thread."""
 TURN_MAX_S = 0.002
 """How long they may take for it, before those that wait get threads of their own."""
+
+DISTRUSTED_CALLS = 1_000
+"""For so many batches, models are called in threads of their own after one was overdue."""
 
 Calls = SimpleQueue["deque[_Call] | None"]
 
@@ -41,6 +45,10 @@ class TimedCaller:
     have not begun are begun in threads of their own, as those of a large batch are at once. So
     models run together, and several that hang cost no more time than one.
 
+    Smaller yet is the cost of no thread at all: the models of a small batch run in their caller's,
+    if all are ONNX graphs, which can be stopped between two operators, and none was overdue lately.
+    Only the first time that several hang, they may cost a limit each.
+
     A model that is overdue is not called again before it has returned: it holds one thread and no
     more, and its late scores are dropped. The threads keep no process from ending.
     """
@@ -50,9 +58,16 @@ class TimedCaller:
         self._threads: dict[str, _Thread] = {}
         self._overdue: dict[str, _Call] = {}
         self._starting = Lock()
+        self._sentinel = Sentinel(timeout_s)
+        self._distrust = 0
 
     def __call__(self, models: Mapping[str, Scorer], vectors: Rows) -> list[Begun]:
         """Begin to run models (see `Caller`)."""
+        graphs = [model for model in models.values() if isinstance(model, OnnxModel)]
+        if len(vectors) <= ROWS_IN_TURN and len(graphs) == len(models):
+            if not self._distrust:
+                return [partial(self._here, model, vectors) for model in graphs]
+            self._distrust -= 1
         now_s = time.monotonic()
         calls = [_Call(name, model, vectors, now_s) for name, model in models.items()]
         free = [call for call in calls if not self._is_running(call.name)]
@@ -68,6 +83,7 @@ class TimedCaller:
             self._overdue[call.name] = call
             self.retire(thread)
             _still_running[:] = [*filter(_runs, _still_running), call]
+            self._distrust = DISTRUSTED_CALLS
             raise TimeoutError(f"not done within {self.timeout_s * 1e3:,.0f} ms") from None
         if isinstance(result, BaseException):
             try:
@@ -75,6 +91,16 @@ class TimedCaller:
             finally:
                 del result  # Its traceback holds this frame.
         return result
+
+    def _here(self, model: OnnxModel, vectors: Rows) -> Scores:
+        """Run a model in this thread, unless one was overdue since the batch began."""
+        if self._distrust:
+            return self._alone(_Call(model.name, model, vectors, time.monotonic()))()
+        try:
+            return self._sentinel.run(model, vectors)
+        except TimeoutError:
+            self._distrust = DISTRUSTED_CALLS
+            raise
 
     def thread(self, name: str) -> "_Thread":
         """Return the thread of this name, begun when it is first asked for."""

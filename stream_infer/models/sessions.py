@@ -49,11 +49,16 @@ class OnnxModel:
         self.block_rows = self._steady_block_rows(what)
         self.warm_up()
 
-    def run(self, vectors: Rows) -> Scores:
-        """Return float64[n] from vectors float32[n, F]; raises what the runtime raises."""
+    def run(self, vectors: Rows, stop: ort.RunOptions | None = None) -> Scores:
+        """Return float64[n] from vectors float32[n, F]; raises what the runtime raises.
+
+        Another thread may set `stop.terminate`: the call then ends before the graph's next
+        operator, with an error.
+        """
+        call = self._call if stop is None else partial(self._call, stop=stop)
         if self.block_rows:
-            return _in_blocks(self._call, vectors, block_rows=self.block_rows)
-        return self._call(vectors)
+            return _in_blocks(call, vectors, block_rows=self.block_rows)
+        return call(vectors)
 
     def warm_up(self) -> float:
         """Run batches of several sizes; return the microseconds a row of the largest took."""
@@ -65,10 +70,11 @@ class OnnxModel:
             seconds = time.perf_counter() - started
         return seconds * 1e6 / _WARM_UP_ROWS[-1]
 
-    def _call(self, vectors: Rows) -> Scores:
+    def _call(self, vectors: Rows, stop: ort.RunOptions | None = None) -> Scores:
         if not len(vectors):
             return np.zeros(0)
-        output: npt.NDArray[Any] = self._session.run([self._output], {self._input: vectors})[0]
+        found = self._session.run([self._output], {self._input: vectors}, stop)
+        output: npt.NDArray[Any] = found[0]
         if output.size != len(vectors):
             raise ModelError(
                 f"model {self.name!r} gave {output.size} scores for {len(vectors)} rows"
