@@ -128,10 +128,10 @@ class TopologyProcessor:
                 if work.has_rows:
                     await self._custody.attempt(partial(self._read, work))
             laps.end("read")
-            # What was given away while we waited belongs to somebody else now; what has lost its
-            # rows goes on without.
-            if all(self._holdings.held(p.tp) is p.owned for work in works for p in work.parts):
+            held = {part.tp: part.owned for work in works for part in work.parts}
+            if all(self._holdings.held(tp) is owned for tp, owned in held.items()):
                 break
+            batch = {tp: batch[tp] for tp, owned in held.items() if self._still_holds(tp, owned)}
         try:
             outcome = self._moved(works, laps, ahead)
         except Exception as error:
@@ -207,6 +207,15 @@ class TopologyProcessor:
         self.counters.ends.dead_letters += 1
         prediction_id = decode(record.value, type=Prediction).prediction_id
         return [unpublished(record, prediction_id, topology=topology.name, reason=str(error))]
+
+    def _still_holds(self, tp: TP, before: Owned | Away) -> bool:
+        """Whether a partition is as it was before we waited, or has at most lost its rows.
+
+        One that was given away belongs to somebody else now; one that was taken again is at another
+        place in its log, and is read from there.
+        """
+        held = self._holdings.held(tp)
+        return held is before or isinstance(held, Away)
 
     def _decoded(self, batch: Records) -> list[Work]:
         """Decode what is of partitions of ours, those with their rows apart from those without."""

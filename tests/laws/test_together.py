@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_infer.stream.processing import TP, OutgoingRecord
+from stream_infer.stream.work import Work
 from tests.laws.shop import LogMaker, as_records, shop_runtime, shop_topology
 from tests.laws.test_processing import Worker, redis
 
@@ -75,3 +76,28 @@ async def test_what_is_decoded_ahead_makes_no_difference(redis: Redis, unique: s
         rows = await rows_by_partition(redis, topology.name)
         results.append((text.replace(topology.name, "T"), rows, worker.counters.ends))
     assert results[0] == results[1] == results[2]
+
+
+async def test_records_of_a_partition_that_was_taken_again_meanwhile_are_dropped(
+    redis: Redis, unique: str
+) -> None:
+    """They are read again from where its state begins; the other partitions go on."""
+    topology = shop_topology(unique)
+    worker = Worker(shop_runtime(topology), redis)
+    tps = [TP(topology.stream.name, number) for number in range(2)]
+    logs = [as_records(*tp, LogMaker(Random(seed)).values(60)) for seed, tp in enumerate(tps)]
+    processor = worker.processor
+    await processor.assign(tps, dict.fromkeys(tps))
+    await processor.process({tp: log[:20] for tp, log in zip(tps, logs, strict=True)})
+    read = processor._read
+
+    async def taken_again(work: Work) -> None:
+        await read(work)
+        processor._read = read  # type: ignore[method-assign]
+        await processor.assign(tps[:1], dict.fromkeys(tps))
+
+    processor._read = taken_again  # type: ignore[method-assign]
+    outcome = await processor.process({tp: log[20:] for tp, log in zip(tps, logs, strict=True)})
+    assert set(outcome.positions) == set(outcome.results) == {tps[1]}
+    assert processor._holdings[tps[0]].state.position == (0,)
+    assert (await processor.process({tps[0]: logs[0]})).positions == {tps[0]: 60}
