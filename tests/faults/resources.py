@@ -34,7 +34,10 @@ def disk_full(run: Run) -> Figures:
     with run.fault(), broken_pipe() as pipe:
         second = run.worker(stderr=pipe, group_instance=run.name)
     run.until("it is ready", lambda: is_ready(second), 60)
-    return run.finish(second)
+    run.until_generated()
+    run.until_done()
+    stop(run, second)  # It has no log that could say how far it is.
+    return run.finish()
 
 
 @contextmanager
