@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     in_flight_batches_max: Annotated[int, Meta(ge=1, le=64)] = 3
     """Micro-batches whose results may wait for acknowledgement at a time."""
     flush_interval_s: Seconds = 0.1
-    """Most time between two writes of changed state; of thousands of rows, ten times that."""
+    """Most time between two writes of changed state; ten times that while behind the log."""
     commit_interval_s: Seconds = 0.5
     """Least time between two commits of source offsets."""
     merge_wait_ms: Milliseconds = 5_000

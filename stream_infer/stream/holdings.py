@@ -1,5 +1,6 @@
 """The partitions a worker owns: their rows in memory, and when these are stored."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -13,14 +14,8 @@ from stream_infer.store.state import StateStore
 from stream_infer.stream.away import Away, Published, highest
 from stream_infer.stream.evictions import Evictions
 from stream_infer.stream.owned import Owned
-from stream_infer.stream.processing import TP, PartitionsFenced
-
-WRITE_PAUSE = 10
-"""Time between two writes of a partition's rows, in times of what the last one took."""
-ROWS_MANY = 4_000
-"""From so many rows in the last writes of all partitions on, writes are rarer."""
-BACKLOG_PAUSE = 10
-"""Most time between two writes of many rows, in flush intervals."""
+from stream_infer.stream.processing import TP, ConsumerRecord, PartitionsFenced
+from stream_infer.stream.write_pace import Metered, WritePace
 
 
 class MakeState(Protocol):
@@ -56,11 +51,14 @@ class Holdings:
         make_state: MakeState = new_state,
         topics: Sequence[str] = (),
         store_s: Histogram | None = None,
+        processor_s: Callable[[], float] = time.thread_time,
     ) -> None:
         self._topology = topology
         self._store = store
         self._settings = settings
         self._monotonic_s = monotonic_s
+        self._processor_s = processor_s
+        self._pace = WritePace(settings, monotonic_s)
         self._make_state = make_state
         self._store_s = store_s or Histogram()
         self._owned: dict[TP, Owned] = {}
@@ -194,20 +192,17 @@ class Holdings:
                     for tp, known in zip(members, owned.acknowledged, strict=True)
                 )
 
-    def take_snapshots(self) -> None:
-        """Begin to store each changed partition whose last write is long enough ago.
+    def take_snapshots(self, folded: Sequence[Sequence[ConsumerRecord]] = ()) -> None:
+        """Begin to store changed partitions, if the last write is long enough ago (`WritePace`).
 
-        That is the flush interval at most, and as soon as writing takes a small part of the time:
-        who reads the rows sees new events within milliseconds. Where many rows change between two
-        writes, as under a backlog, it is several times as long, since most change again.
+        `folded` are the records of a micro-batch that has just been folded, in parts.
         """
-        now_s = self._monotonic_s()
-        most_s = self._settings.flush_interval_s
-        if sum(owned.written for owned in self._owned.values()) >= ROWS_MANY:
-            most_s *= BACKLOG_PAUSE
-        for owned in self._owned.values():
-            pause_s = min(most_s, owned.write_s * WRITE_PAUSE)
-            if owned.changed and owned.pending is None and now_s - owned.stored_at_s >= pause_s:
+        if folded:
+            self._pace.folded(folded)
+        changed = [owned for owned in self._owned.values() if owned.changed and not owned.pending]
+        if changed and self._pace.due:
+            self._pace.begin()
+            for owned in changed:
                 self._snapshot(owned)
 
     async def write_pending(self) -> None:
@@ -263,9 +258,10 @@ class Holdings:
             raise errors[0]
 
     def _snapshot(self, owned: Owned) -> None:
+        began_s = self._processor_s()
         owned.pending = owned.state.snapshot()
         owned.changed = False
-        owned.stored_at_s = self._monotonic_s()
+        self._pace.spend(self._processor_s() - began_s)
 
     async def _write_rest(self, owned: Owned) -> BaseException | None:
         """Write a partition's last rows, as far as they may be; return what went wrong."""
@@ -284,15 +280,18 @@ class Holdings:
             failpoint("state_unwritten")
         began_s = self._monotonic_s()
         snapshots = [(owned.ownership, owned.snapshot) for owned in due]
-        written = await self._store.write_all(snapshots)
+        writing = Metered(self._store.write_all(snapshots), self._processor_s)
+        try:
+            written = await writing
+        finally:
+            self._pace.spend(writing.spent_s)
         write_s = self._monotonic_s() - began_s
         errors: list[BaseException | None] = []
         for owned, stored in zip(due, written, strict=True):
             errors.append(stored if isinstance(stored, BaseException) else None)
             if isinstance(stored, BaseException):
                 continue
-            owned.written = sum(len(group.rows) for group in owned.snapshot.rows)
-            owned.ownership, owned.pending, owned.write_s = stored, None, write_s
+            owned.ownership, owned.pending = stored, None
             self._store_s.observe(write_s)
             failpoint("state_written")
             # Under load the next snapshot may be taken before the next batch asks for room.

@@ -11,8 +11,7 @@ from stream_infer.store.state import Ownership
 class Owned:
     """A partition of ours: its rows, our right to write them, and what waits to be stored.
 
-    Results of the events below `acknowledged` are acknowledged by Kafka. The last write, begun at
-    `stored_at_s`, took `write_s` for `written` rows.
+    Results of the events below `acknowledged` are acknowledged by Kafka.
     """
 
     state: PartitionState
@@ -20,9 +19,6 @@ class Owned:
     acknowledged: Position
     watch: EvictionWatch
     pending: Snapshot | None = None
-    stored_at_s: float = 0.0
-    write_s: float = 0.0
-    written: int = 0
     changed: bool = False
 
     @property

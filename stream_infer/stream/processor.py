@@ -157,7 +157,7 @@ class TopologyProcessor:
                     part.owned.changed = True
             if not work.has_rows:
                 self.counters.without_state += int(item.emitted.sum())
-        self._holdings.take_snapshots()
+        self._holdings.take_snapshots([work.records for work in works])
         laps.end("conclude")
         failpoint("folded")
         return Outcome(results, positions)

@@ -121,7 +121,7 @@ class RekeyedStage:
             positions[share.tp] = share.records[-1].offset + 1
             share.owned.state.position = (positions[share.tp],)
             share.owned.changed = True
-        self._holdings.take_snapshots()
+        self._holdings.take_snapshots([share.records for share in shares])
         return positions
 
     def acknowledged(self, positions: Mapping[TP, int]) -> None:
