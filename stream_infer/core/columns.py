@@ -4,19 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from stream_infer.core.arrays import Choice, Floats, Ints
 from stream_infer.core.events import Event, FieldInfo
 from stream_infer.core.stream import Stream
 from stream_infer.core.windows import RESOLUTION_DEFAULT
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier event time is a broken clock
@@ -89,9 +86,9 @@ class Batch:
             self._keys[by] = columns[0] if len(by) == 1 else list(map(_join, *columns))
         return self._keys[by]
 
-    def take(self, keep: Bools) -> "Batch":
-        """Return the events where `keep` bool[n] is true; rejects stay with the whole batch."""
-        if np.count_nonzero(keep) == len(keep):
+    def take(self, keep: Choice) -> "Batch":
+        """Return the chosen events; rejects stay with the whole batch."""
+        if keep is None or np.count_nonzero(keep) == len(keep):
             return self
         chosen = keep.nonzero()[0]
         events = self.events
@@ -217,8 +214,11 @@ def _checked(
         kinds = np.fromiter(map(kind_of.__getitem__, types), np.int8, len(events))
     reasons: dict[int, str] = {}
     times_us = _times(stream, events, reasons)
-    ingested = times_us if ingested_us is None else ingested_us[positions]
-    batch = Batch(stream, events, positions, offsets[positions], ingested, times_us, kinds)
+    if len(positions) < len(offsets):
+        offsets = offsets[positions]
+        ingested_us = None if ingested_us is None else ingested_us[positions]
+    ingested = times_us if ingested_us is None else ingested_us
+    batch = Batch(stream, events, positions, offsets, ingested, times_us, kinds)
     if len(events):
         _check_times(stream, batch, reasons, bounded_ahead=ingested_us is not None)
         _check_numbers(stream, batch, reasons)
@@ -265,17 +265,25 @@ def _check_times(
 
 
 def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
-    for name in sorted(stream.numeric_fields):
-        limit, remedy = MODEL_MAX, "no model takes such a number"
+    names = sorted(stream.numeric_fields)
+    if not names:
+        return
+    limits = [
+        SCALED_MAX * stream.resolution.get(name, RESOLUTION_DEFAULT)
+        if name in stream.summed_fields
+        else MODEL_MAX
+        for name in names
+    ]
+    columns = np.array(list(map(batch.column, names)))
+    wrong = np.abs(columns) >= np.array(limits)[:, None]
+    if not np.count_nonzero(wrong):
+        return
+    for number, i in np.argwhere(wrong).tolist():
+        name, limit = names[number], limits[number]
+        remedy = "no model takes such a number"
         if name in stream.summed_fields:
-            limit = SCALED_MAX * stream.resolution.get(name, RESOLUTION_DEFAULT)
             remedy = "declare a coarser resolution for it if it is right"
-        column = batch.column(name)
-        wrong = np.abs(column) >= limit
-        if not np.count_nonzero(wrong):
-            continue
-        for i in np.flatnonzero(wrong).tolist():
-            reasons.setdefault(i, f"{name} is {column[i]:g}, beyond {limit:g}; {remedy}")
+        reasons.setdefault(i, f"{name} is {columns[number, i]:g}, beyond {limit:g}; {remedy}")
 
 
 def _check_texts(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core import several
-from stream_infer.core.columns import Batch, Bools, Floats, Ints
+from stream_infer.core.arrays import Bools, Choice, Floats, Ints, both, choice, chosen, left_out
+from stream_infer.core.columns import Batch
 from stream_infer.core.fold import fold, read
 from stream_infer.core.inputs import BatchLayout
 from stream_infer.core.labels import Joined, first_seen, join_label, join_prediction
-from stream_infer.core.partitioned import Found, Partitioned, bounds_of, from_on, slices
+from stream_infer.core.lateness import on_time
+from stream_infer.core.partitioned import Found, Partitioned, bounds_of, from_on
 from stream_infer.core.rekeyed import read_rekeyed
 from stream_infer.core.shard import Shard
 from stream_infer.core.state import IDS, LABELS, PartitionState
@@ -108,6 +110,10 @@ class Engine:
         scored: Bools = batch.kinds == self.topology.on_kind
         return scored
 
+    def scored(self, batch: Batch) -> Batch:
+        """Return the events of the scored type."""
+        return batch.take(self._on(batch))
+
     def look_up(self, work: Partitioned) -> Found:
         """Find the rows of a batch's events, and which must be inserted before `fold_batch`."""
         return work.look_up(self.shard_keys(work.batch))
@@ -129,21 +135,21 @@ class Engine:
         rows = work.rows(found)
         on_time = self._on_time(work)
         first = self._first(work, on_time, rows)
-        keep = on_time & first
+        keep = both(on_time, first)
         kept = batch.take(keep)
         bounds = bounds_of(keep, work.bounds)
-        on = self.scored_mask(kept)
+        on = self._on(kept)
         scored = kept.take(on)
         fresh = from_on([s.emit_from for s in work.states], bounds, kept.offsets, kept.sources)
         view_values: dict[str, Floats] = {}
         for view in topology.views:
-            shard, places = work.shard(view.name), rows[view.name][keep]
+            shard, places = work.shard(view.name), chosen(rows[view.name], keep)
             if kept.sources is None:
-                view_values[view.name] = fold(view.plan, shard, places, kept)[on]
+                view_values[view.name] = chosen(fold(view.plan, shard, places, kept), on)
             else:
-                values = several.fold_view(topology, view, shard, places, kept, on)
+                values = several.fold_view(topology, view, shard, places, kept)
                 view_values[view.name] = values
-        if batch_columns is not None:
+        if batch_columns is not None and keep is not None:
             batch_columns = batch_columns.take(keep[self.scored_mask(batch)])
         answers = read_rekeyed(topology, rekeyed, scored)
         return Folded(
@@ -152,14 +158,14 @@ class Engine:
             scored_bounds=bounds_of(on, bounds),
             kept=kept,
             scored=scored,
-            scored_at=np.flatnonzero(on),
-            label_rows=rows[LABELS][keep] if LABELS in rows else np.zeros(0, np.int64),
+            scored_at=chosen(np.arange(len(kept)), on),
+            label_rows=chosen(rows[LABELS], keep) if LABELS in rows else np.zeros(0, np.int64),
             vectors=assemble(topology, self.layout, scored, view_values, batch_columns, answers),
             rekeyed=answers,
             fresh=fresh,
-            emitted=fresh[on],
-            late=batch.positions[~on_time],
-            duplicates=batch.positions[on_time & ~first],
+            emitted=chosen(fresh, on),
+            late=left_out(batch.positions, on_time),
+            duplicates=left_out(batch.positions, first),
         )
 
     def score_without_state(self, work: Partitioned, batch_columns: BatchColumns | None) -> Folded:
@@ -172,14 +178,14 @@ class Engine:
         on_time = self._on_time(work)
         kept = batch.take(on_time)
         bounds = bounds_of(on_time, work.bounds)
-        on = self.scored_mask(kept)
+        on = self._on(kept)
         scored = kept.take(on)
         fresh = from_on([s.emit_from for s in work.states], bounds, kept.offsets, kept.sources)
         unknown = {
             view.name: np.full((len(scored), len(view.plan.features)), np.nan)
             for view in self.topology.views
         }
-        if batch_columns is not None:
+        if batch_columns is not None and on_time is not None:
             batch_columns = batch_columns.take(on_time[self.scored_mask(batch)])
         answers = read_rekeyed(self.topology, NO_SHARDS, scored)
         vectors = assemble(self.topology, self.layout, scored, unknown, batch_columns, answers)
@@ -189,13 +195,13 @@ class Engine:
             scored_bounds=bounds_of(on, bounds),
             kept=kept,
             scored=scored,
-            scored_at=np.flatnonzero(on),
+            scored_at=chosen(np.arange(len(kept)), on),
             label_rows=np.full(len(kept), -1),
             vectors=vectors.lacking(STATE_UNAVAILABLE),
             rekeyed=answers,
             fresh=fresh,
-            emitted=fresh[on],
-            late=batch.positions[~on_time],
+            emitted=chosen(fresh, on),
+            late=left_out(batch.positions, on_time),
             duplicates=batch.positions[:0],
         )
 
@@ -254,30 +260,32 @@ class Engine:
         answers = read_rekeyed(self.topology, shards, batch)
         return assemble(self.topology, self.layout, batch, values, batch_columns, answers)
 
-    def _on_time(self, work: Partitioned) -> Bools:
-        """Advance the partitions' clocks; return bool[n]: which events are within lateness."""
-        batch, parts = work.batch, []
-        for state, own in zip(work.states, slices(work.bounds), strict=True):
-            times_us = batch.times_us[own]
-            if batch.sources is not None:
-                parts.append(several.on_time(self.topology, state, times_us, batch.sources[own]))
-                continue
-            on_time, newest_us = several.within_lateness(
-                times_us, state.stream_times_us[0], self.topology.stream.lateness_us
-            )
-            state.stream_times_us = (newest_us,)
-            parts.append(on_time)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def _on(self, batch: Batch) -> Choice:
+        if len(self.topology.event_types) == 1:
+            return None
+        return choice(self.scored_mask(batch))
 
-    def _first(self, work: Partitioned, on_time: Bools, rows: Mapping[str, Ints]) -> Bools:
+    def _on_time(self, work: Partitioned) -> Choice:
+        """Advance the partitions' clocks; return which events are within lateness."""
+        if work.batch.sources is None:
+            return on_time(work, self.topology.stream.lateness_us)
+        return choice(several.on_time(self.topology, work))
+
+    def _first(self, work: Partitioned, on_time: Choice, rows: Mapping[str, Ints]) -> Choice:
+        """Return which events are no duplicates; those that are late are none."""
         batch = work.batch
-        if IDS in rows and batch.sources is not None:
-            return several.first_of_ids(self.topology, work.shard(IDS), batch, on_time, rows[IDS])
+        if IDS not in rows or not len(batch):
+            return None
+        ids, found = work.shard(IDS), rows[IDS]
+        if batch.sources is not None:
+            return choice(several.first_of_ids(self.topology, ids, batch, on_time, found))
+        within_us = self.topology.stream.duplicates_within_us
+        times_us = chosen(batch.times_us, on_time)
+        accepted = choice(first_seen(ids, chosen(found, on_time), times_us, within_us))
+        if accepted is None or on_time is None:
+            return accepted
         first = np.ones(len(batch), bool)
-        if IDS in rows and len(batch):
-            within_us = self.topology.stream.duplicates_within_us
-            times_us = batch.times_us[on_time]
-            first[on_time] = first_seen(work.shard(IDS), rows[IDS][on_time], times_us, within_us)
+        first[on_time] = accepted
         return first
 
 

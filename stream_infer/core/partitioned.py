@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.arrays import Bools, Ints
+from stream_infer.core.arrays import Bools, Choice, Ints
 from stream_infer.core.columns import Batch
 from stream_infer.core.errors import StateError
 from stream_infer.core.shard import Shard, lookup_together
@@ -87,9 +87,9 @@ def parts_of(bounds: Sequence[int]) -> Ints:
     return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
 
 
-def bounds_of(keep: Bools, bounds: Sequence[int]) -> Sequence[int]:
-    """Return the parts' bounds among the events where `keep` bool[n] is true."""
-    if np.count_nonzero(keep) == len(keep):
+def bounds_of(keep: Choice, bounds: Sequence[int]) -> Sequence[int]:
+    """Return the parts' bounds among the chosen events."""
+    if keep is None:
         return bounds
     before = np.concatenate(([0], np.cumsum(keep)))
     kept: list[int] = before[np.asarray(bounds)].tolist()
@@ -104,10 +104,14 @@ def from_on(
 ) -> Bools:
     """Return bool[n]: which records are at or beyond their partition's start.
 
-    `offsets` int64[n] are those of streams `sources` int8[n] (None: there is but one stream).
+    `offsets` int64[n] are those of streams `sources` int8[n] (None: there is but one stream), and
+    ascend within a partition's stream.
     """
-    if sources is None and len(set(starts)) == 1:
-        return offsets >= starts[0][0]
+    if sources is None and all(
+        first == end or offsets[first] >= start
+        for (start,), (first, end) in zip(starts, pairwise(bounds), strict=True)
+    ):
+        return np.ones(len(offsets), bool)
     column = 0 if sources is None else sources
     reached: Bools = offsets >= np.array(starts)[parts_of(bounds), column]
     return reached

@@ -10,13 +10,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.arrays import Bools, Floats, Ints
+from stream_infer.core.arrays import Bools, Choice, Floats, Ints
 from stream_infer.core.arrivals import Observing
 from stream_infer.core.columns import Batch
 from stream_infer.core.fold import fold, read
 from stream_infer.core.labels import first_seen
+from stream_infer.core.lateness import within_lateness
+from stream_infer.core.partitioned import Partitioned, slices
 from stream_infer.core.shard import Shard
-from stream_infer.core.state import IDS, LABELS, PartitionState
+from stream_infer.core.state import IDS, LABELS
 from stream_infer.core.stream import View
 from stream_infer.core.topology import Topology
 
@@ -38,16 +40,15 @@ def shard_keys(topology: Topology, batch: Batch) -> dict[str, list[str | None]]:
     return keys
 
 
-def fold_view(
-    topology: Topology, view: View, shard: Shard, rows: Ints, batch: Batch, on: Bools
-) -> Floats:
-    """Fold a view's own events; return float64[m, F], what each event where `on` sees of it."""
-    own = _of_stream(topology, view, batch)
+def fold_view(topology: Topology, view: View, shard: Shard, rows: Ints, batch: Batch) -> Floats:
+    """Fold a view's own events; return float64[m, F], what each scored event sees of it."""
+    own, on = _of_stream(topology, view, batch), batch.kinds == topology.on_kind
     seen = own | on
     part = batch.take(seen)
     observing = None if own[seen].all() else Observing(own[seen], view.stream.lateness_us)
     answers = fold(view.plan, shard, rows[seen], _as_of_stream(topology, view, part), observing)
-    return answers[on[seen]]
+    scored: Floats = answers[on[seen]]
+    return scored
 
 
 def read_view(topology: Topology, view: View, shard: Shard, rows: Ints, batch: Batch) -> Floats:
@@ -57,37 +58,32 @@ def read_view(topology: Topology, view: View, shard: Shard, rows: Ints, batch: B
     return read(view.plan, shard, rows, _as_of_stream(topology, view, batch), observing)
 
 
-def on_time(topology: Topology, state: PartitionState, times_us: Ints, sources: Sources) -> Bools:
+def on_time(topology: Topology, work: Partitioned) -> Bools:
     """Advance each stream's clock; return bool[n]: which events are within their lateness."""
-    times = list(state.stream_times_us)
-    result = np.ones(len(times_us), bool)
-    for number, stream in enumerate(topology.streams):
-        at = np.flatnonzero(sources == number)
-        result[at], times[number] = within_lateness(times_us[at], times[number], stream.lateness_us)
-    state.stream_times_us = tuple(times)
+    batch = work.batch
+    assert batch.sources is not None
+    result = np.ones(len(batch), bool)
+    for state, own in zip(work.states, slices(work.bounds), strict=True):
+        times_us, sources = batch.times_us[own], batch.sources[own]
+        times = list(state.stream_times_us)
+        for number, stream in enumerate(topology.streams):
+            at = np.flatnonzero(sources == number)
+            found, times[number] = within_lateness(times_us[at], times[number], stream.lateness_us)
+            result[own.start + at] = found
+        state.stream_times_us = tuple(times)
     return result
 
 
-def within_lateness(times_us: Ints, newest_us: int, lateness_us: int) -> tuple[Bools, int]:
-    """Return which events of one stream are on time, bool[n], and its newest event time then."""
-    if not len(times_us):
-        return np.ones(0, bool), newest_us
-    latest_us = max(newest_us, int(times_us.max()))
-    if int(times_us.min()) >= latest_us - lateness_us:
-        return np.ones(len(times_us), bool), latest_us
-    newest = np.maximum.accumulate(times_us)
-    before = np.maximum(np.concatenate(([newest_us], newest[:-1])), newest_us)
-    on_time: Bools = times_us >= before - lateness_us
-    return on_time, latest_us
-
-
-def first_of_ids(topology: Topology, ids: Shard, batch: Batch, on_time: Bools, rows: Ints) -> Bools:
+def first_of_ids(
+    topology: Topology, ids: Shard, batch: Batch, on_time: Choice, rows: Ints
+) -> Bools:
     """Return bool[n]: false for events whose id was seen within their stream's horizon."""
     assert batch.sources is not None
     first = np.ones(len(batch), bool)
     for number, stream in enumerate(topology.streams):
         if stream.event_id is not None:
-            at = np.flatnonzero(on_time & (batch.sources == number))
+            own: Bools = batch.sources == number
+            at = np.flatnonzero(own if on_time is None else on_time & own)
             within_us = stream.duplicates_within_us
             first[at] = first_seen(ids, rows[at], batch.times_us[at], within_us)
     return first

@@ -12,7 +12,8 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.columns import Batch, Ints, decode, decoder
+from stream_infer.core.arrays import Ints
+from stream_infer.core.columns import Batch, decode, decoder
 from stream_infer.core.errors import DeclarationError
 from stream_infer.core.events import Event, FieldInfo, tag_of
 from stream_infer.core.stream import Stream, View

@@ -88,7 +88,7 @@ class Scorer:
         problems = self.problems(batch)
         scored = batch
         if problems:
-            scored = batch.take(self.runtime.engine.scored_mask(batch))
+            scored = self.runtime.engine.scored(batch)
         laps.end("decode")
         predictions = await self._predictions(scored, laps) if len(scored) else []
         self._metrics.scored += len(scored)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stream_infer.core.columns import Batch, Bools
+from stream_infer.core.arrays import Bools
+from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Engine
 from stream_infer.core.rekeyed import KeyedViews, split_key
 from stream_infer.core.rekeyed_state import Received

@@ -190,7 +190,7 @@ class TopologyProcessor:
         """Return the batch features that are in memory."""
         if self._reader is None:
             return None
-        scored = work.batch.take(self._runtime.engine.scored_mask(work.batch))
+        scored = self._runtime.engine.scored(work.batch)
         found = self._reader.cached({f: scored.raw(f) for f in self._reader.plan.fields})
         return BatchColumns(found.values, found.timestamps_us)
 
@@ -235,7 +235,7 @@ class TopologyProcessor:
         asked: list[Asked] = []
         for number, (tp, owned) in enumerate(work.owned):
             asked += self._rows.ask(pipeline, tp, owned, work.found.lacking(number))
-        scored = batch.take(engine.scored_mask(batch))
+        scored = engine.scored(batch)
         request = rows_asked = None
         if self._reader is not None:
             request = self._reader.request({f: scored.raw(f) for f in self._reader.plan.fields})

@@ -5,7 +5,6 @@ from typing import Any
 
 from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Folded
-from stream_infer.core.partitioned import parts_of
 from stream_infer.core.rekeyed import keyed_views
 from stream_infer.core.shard import Shard
 from stream_infer.core.topology import Topology
@@ -40,7 +39,7 @@ class Rekeying:
         """Return the records that send a batch's events on, each with the partition that its event
         is of; count them, and what was read.
         """
-        places = [work.parts[number].tp for number in parts_of(folded.bounds).tolist()]
+        places = work.partitions(folded.bounds)
         found = forwarded(self._topic, self._keyed, places, work.records, folded.kept, folded.fresh)
         self._counts.forwarded += len(found)
         self._counts.read(folded.rekeyed)

@@ -3,12 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from operator import sub
 
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.columns import Batch, Bools, Ints
+from stream_infer.core.arrays import Bools, Ints
+from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Engine
 from stream_infer.core.partitioned import Found, Partitioned, from_on
 from stream_infer.core.shard import Shard
@@ -56,13 +58,16 @@ class Part:
 class Work:
     """Parts whose events are one batch: `bounds` are those of the parts among the records.
 
-    Either all of them have their rows, or none has.
+    Either all of them have their rows, or none has. `offsets` int64[n] are the records', and
+    `sources` int8[n] their streams', None where there is but one.
     """
 
     parts: Sequence[Part]
     records: Sequence[ConsumerRecord]
     bounds: Sequence[int]
     events: Partitioned
+    offsets: Ints
+    sources: npt.NDArray[np.int8] | None
     found: Found | None = None
     columns: BatchColumns | None = None
     rekeyed: Mapping[str, Shard] = field(default_factory=dict)
@@ -85,7 +90,12 @@ class Work:
     def fresh(self) -> Bools:
         """Return which records, bool[n], were not published before a restart."""
         starts = [part.owned.state.emit_from for part in self.parts]
-        return from_on(starts, self.bounds, *_places(self.parts))
+        return from_on(starts, self.bounds, self.offsets, self.sources)
+
+    def partitions(self, bounds: Sequence[int]) -> list[TP]:
+        """Return the partition of each of some events, given the parts' bounds among them."""
+        counts = map(sub, bounds[1:], bounds)
+        return [part.tp for part, n in zip(self.parts, counts, strict=True) for _ in range(n)]
 
     def dead_letters(
         self, topology: str, topic: str, fresh: Bools
@@ -121,34 +131,25 @@ def decoded(
     bounds = list(accumulate((len(records[tp]) for tp in held), initial=0))
     offsets = np.fromiter([record.offset for record in everything], np.int64, n)
     parts = [
-        Part(
-            tp,
-            members(tp.partition),
-            owned,
-            offsets[start : start + len(records[tp])],
-            _sources(records[tp]),
-        )
-        for (tp, owned), start in zip(held.items(), bounds, strict=False)
+        Part(tp, members(tp.partition), owned, offsets[start:end], _sources(records[tp]))
+        for (tp, owned), (start, end) in zip(held.items(), pairwise(bounds), strict=True)
     ]
+    several = [part.sources for part in parts if part.sources is not None]
+    sources = np.concatenate(several) if several else None
     batch = engine.decode(
         [record.value for record in everything],
         offsets,
         np.fromiter([record.timestamp for record in everything], np.int64, n) * 1000,
-        _places(parts)[1],
+        sources,
     )
     states = [part.owned.state for part in parts]
-    event_bounds = np.searchsorted(batch.positions, bounds).tolist()
-    return Work(parts, everything, bounds, Partitioned(batch, states, event_bounds))
+    event_bounds: Sequence[int] = bounds
+    if batch.rejects:
+        event_bounds = np.searchsorted(batch.positions, bounds).tolist()
+    return Work(
+        parts, everything, bounds, Partitioned(batch, states, event_bounds), offsets, sources
+    )
 
 
 def _sources(records: Sequence[ConsumerRecord]) -> npt.NDArray[np.int8] | None:
     return np.array(records.sources, np.int8) if isinstance(records, MergedRecords) else None
-
-
-def _places(parts: Sequence[Part]) -> tuple[Ints, npt.NDArray[np.int8] | None]:
-    """Return offsets and sources of all parts' records."""
-    sources = [part.sources for part in parts if part.sources is not None]
-    return (
-        np.concatenate([part.offsets for part in parts]),
-        np.concatenate(sources) if sources else None,
-    )

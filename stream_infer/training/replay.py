@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.columns import Floats, Ints
+from stream_infer.core.arrays import Floats, Ints
 from stream_infer.core.engine import Engine, Folded
 from stream_infer.core.merging import event_times
 from stream_infer.core.partitioned import Partitioned
@@ -156,7 +156,7 @@ class Replay:
             state.shards[name].insert(keys, [None] * len(keys))
         columns = None
         if self._past is not None:
-            scored = batch.take(engine.scored_mask(batch))
+            scored = engine.scored(batch)
             entities = {name: scored.raw(name) for name in self._past.plan.fields}
             read = self._past.read(entities, scored.times_us)
             columns = BatchColumns(read.values, read.timestamps_us)
