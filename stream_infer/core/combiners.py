@@ -46,7 +46,7 @@ class WeightedMean:
         if self.weights is None:
             raise DeclarationError(CULPRIT, "has no weights yet; give them, or train the ensemble")
         total = np.zeros(len(scores))
-        if np.isfinite(scores).all():
+        if np.count_nonzero(np.isfinite(scores)) == scores.size:
             everything = 0.0
             for column, weight in enumerate(self.weights):
                 total += scores[:, column] * weight

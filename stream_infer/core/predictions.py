@@ -10,7 +10,8 @@ from operator import attrgetter
 import msgspec
 import numpy as np
 
-from stream_infer.core.columns import Batch, Floats, Ints
+from stream_infer.core.arrays import Floats, Ints
+from stream_infer.core.columns import Batch
 from stream_infer.core.labels import Joined
 from stream_infer.core.results import Outcome, Prediction, encode, moment, record_id
 from stream_infer.core.topology import Topology
@@ -55,8 +56,8 @@ class _Wire(msgspec.Struct, frozen=True, gc=False):
 class Predictions:
     """Predictions of a batch of m events as columns; `latency_ms` is None without a record.
 
-    `score` float64[m] and `scores` float64[m, M] are NaN where there is no finite number;
-    `age_us` int64[m] as in `Vectors`.
+    `score` float64[m] and `scores` float64[m, M] are NaN where there is no finite number; `age_s`
+    float64[m] is the age of the oldest batch feature in use, NaN where there is none.
     """
 
     topology: str
@@ -69,16 +70,11 @@ class Predictions:
     event_times: list[datetime]
     predicted_at: datetime
     latency_ms: Floats | None
-    age_us: Ints
+    age_s: Floats
     degraded: list[tuple[str, ...]]
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    @property
-    def age_s(self) -> Floats:
-        """Age of the oldest batch feature in use, float64[m], NaN where there is none."""
-        return np.where(self.age_us < 0, np.nan, self.age_us / 1e6)
 
     def objects(self) -> list[Prediction]:
         """Return them one by one."""
@@ -131,8 +127,12 @@ def make_predictions(
     latency_ms: Floats | None,
 ) -> Predictions:
     """Return a prediction for each event of `batch` (m, as in `vectors` and `scored`)."""
-    reasons = np.concatenate([vectors.reasons, np.isnan(scored.each)], axis=1)
-    names = vectors.reason_names + tuple(f"model:{name}" for name in scored.models)
+    degraded: list[tuple[str, ...]] = [()] * len(batch)
+    failed = np.isnan(scored.each)
+    if np.count_nonzero(vectors.reasons) or np.count_nonzero(failed):
+        reasons = np.concatenate([vectors.reasons, failed], axis=1)
+        names = vectors.reason_names + tuple(f"model:{name}" for name in scored.models)
+        degraded = reason_texts(reasons, names)
     return Predictions(
         topology.name,
         versions,
@@ -144,8 +144,8 @@ def make_predictions(
         list(map(attrgetter(topology.stream.time), batch.events)),
         predicted_at,
         latency_ms,
-        vectors.age_us,
-        reason_texts(reasons, names),
+        np.where(vectors.age_us < 0, np.nan, vectors.age_us / 1e6),
+        degraded,
     )
 
 

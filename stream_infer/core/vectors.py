@@ -3,17 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.columns import Batch, Bools, Floats, Ints
+from stream_infer.core.arrays import Bools, Floats, Ints
+from stream_infer.core.columns import Batch
 from stream_infer.core.inputs import BatchLayout, FieldsInput
 from stream_infer.core.join import ABSENT, PRESENT, STALE, join
 from stream_infer.core.stream import View
 from stream_infer.core.topology import Topology
 
 NO_AGE_US = -1
+Reasons: TypeAlias = dict[str, Bools | None]
+"""Where, bool[m], a reason holds; None: nowhere."""
+
 STATE_UNAVAILABLE = "state_unavailable"
 """Why all streaming features are missing where the stored rows could not be read."""
 
@@ -85,27 +90,32 @@ def assemble(
     """Put fields, view features (float64[m, F_view] by view) and batch features side by side."""
     m = len(scored)
     parts: list[Floats] = []
-    reasons: dict[str, Bools] = {}
+    reasons: Reasons = {}
     age_us: Ints | None = None
     for item in topology.inputs:
         if isinstance(item, FieldsInput):
-            for name in item.names:
-                column = scored.column(name)
-                parts.append(column[:, None])
-                reasons[f"missing:{name}"] = np.isnan(column)
+            lines = np.array([scored.column(name) for name in item.names])
+            parts.append(lines.T)
+            absent = np.isnan(lines)
+            some_absent = np.count_nonzero(absent)
+            for number, name in enumerate(item.names):
+                reasons[f"missing:{name}"] = absent[number] if some_absent else None
         elif isinstance(item, View) and item.rekey:
             parts.append(rekeyed[item.name].values)
             reasons |= rekeyed[item.name].reasons(item.name)
         elif isinstance(item, View):
             parts.append(view_values[item.name])
-            absent = [key is None for key in scored.keys(item.by)]
-            reasons[f"missing:{item.name}"] = np.array(absent, bool)
+            keys = scored.keys(item.by)
+            reasons[f"missing:{item.name}"] = (
+                np.array([key is None for key in keys], bool) if None in keys else None
+            )
         elif layout is not None and batch_columns is not None:
             values, age_us = _join_batch(layout, scored, batch_columns, reasons)
             parts.append(values)
-    known = np.empty((m, len(reasons)), bool)
+    known = np.zeros((m, len(reasons)), bool)
     for place, reason in enumerate(reasons.values()):
-        known[:, place] = reason
+        if reason is not None:
+            known[:, place] = reason
     return Vectors(
         np.concatenate(parts, axis=1) if parts else np.zeros((m, 0)),
         known,
@@ -115,7 +125,7 @@ def assemble(
 
 
 def _join_batch(
-    layout: BatchLayout, scored: Batch, columns: BatchColumns, reasons: dict[str, Bools]
+    layout: BatchLayout, scored: Batch, columns: BatchColumns, reasons: Reasons
 ) -> tuple[Floats, Ints]:
     joined = join(
         columns.values,
@@ -126,16 +136,17 @@ def _join_batch(
     )
     values, status, age_us = joined
     null = np.isnan(values)
-    in_use = status == PRESENT
-    some_null, all_used = np.count_nonzero(null), np.count_nonzero(in_use) == in_use.size
-    nowhere = np.zeros(len(values), bool)
+    some_null, some_unused = np.count_nonzero(null), np.count_nonzero(status)
     for number, view in enumerate(layout.views):
-        reasons[f"missing:{view}"] = nowhere if all_used else status[:, number] == ABSENT
-        reasons[f"stale:{view}"] = nowhere if all_used else status[:, number] == STALE
-        of_view = null[:, layout.view_of_feature == number] if some_null else nowhere[:, None]
-        reasons[f"null:{view}"] = in_use[:, number] & of_view.any(axis=1)
-    if not all_used:
-        age_us = np.where(in_use, age_us, NO_AGE_US)
+        of_view = status[:, number]
+        reasons[f"missing:{view}"] = of_view == ABSENT if some_unused else None
+        reasons[f"stale:{view}"] = of_view == STALE if some_unused else None
+        reasons[f"null:{view}"] = None
+        if some_null:
+            nulls = null[:, layout.view_of_feature == number].any(axis=1)
+            reasons[f"null:{view}"] = (of_view == PRESENT) & nulls
+    if some_unused:
+        age_us = np.where(status == PRESENT, age_us, NO_AGE_US)
     return values, age_us.max(axis=1, initial=NO_AGE_US)
 
 

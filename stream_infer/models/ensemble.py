@@ -64,7 +64,8 @@ class ModelSet:
 
         `meanwhile` is called once they have begun.
         """
-        result = ModelScores(np.full((len(vectors), len(self.names)), np.nan))
+        given = np.full((len(vectors), len(self.names)), np.nan)
+        result = ModelScores(given)
         begun = self._call(self.models, vectors)
         if meanwhile is not None:
             meanwhile()
@@ -78,10 +79,11 @@ class ModelSet:
                 result.failures[name] = f"model:{name}:{kind}"
                 result.details[name] = f"{type(error).__name__}: {error}"
                 continue
-            finite = np.isfinite(scores)
-            if finite.all():
-                result.scores[:, column] = scores
-            else:
-                result.failures[name] = f"model:{name}:nan"
-                result.scores[finite, column] = scores[finite]
+            given[:, column] = scores
+        finite = np.isfinite(given)
+        if np.count_nonzero(finite) < finite.size:
+            given[~finite] = np.nan
+            for name, column in zip(self.names, finite.T, strict=True):
+                if not column.all():
+                    result.failures.setdefault(name, f"model:{name}:nan")
         return result

@@ -1,6 +1,7 @@
 """What a worker counts of one topology: plain numbers, cheap to add to, read by who shows them."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.monitoring.metrics import BATCH_BOUNDS, Histogram
+from stream_infer.monitoring.metrics import BATCH_BOUNDS, FEW, Histogram
 from stream_infer.monitoring.rekeyed import RekeyedCounts
 
 LATENCY_BOUNDS_MS = (1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 130, 200, 500, 1_000, 5_000, 30_000)
@@ -92,9 +93,14 @@ class TopologyCounters:
         """Count latencies, ages of batch features (NaN: none) and degraded inputs of n predictions
         that are published, each float64[n].
         """
-        places = np.searchsorted(LATENCY_BOUNDS_MS, latency_ms)
-        self.latency_counts += np.bincount(places, minlength=len(self.latency_counts))
-        self.latency_sum_ms += float(latency_ms.sum())
+        if len(latency_ms) <= FEW:
+            for value_ms in latency_ms.tolist():
+                self.latency_counts[bisect_left(LATENCY_BOUNDS_MS, value_ms)] += 1
+                self.latency_sum_ms += value_ms
+        else:
+            places = np.searchsorted(LATENCY_BOUNDS_MS, latency_ms)
+            self.latency_counts += np.bincount(places, minlength=len(self.latency_counts))
+            self.latency_sum_ms += float(latency_ms.sum())
         self.feature_age_s.observe_many(age_s)
         for reasons in filter(None, degraded):
             self.degraded.update(reasons)

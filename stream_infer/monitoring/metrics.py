@@ -15,6 +15,9 @@ SECONDS = (
 )
 
 
+FEW = 32
+"""Up to so many values are counted one by one: that is cheaper than whole arrays of them."""
+
 BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 
 
@@ -41,6 +44,11 @@ class Histogram:
 
     def observe_many(self, values: npt.NDArray[np.float64]) -> None:
         """Count float64[n] values; NaN is left out."""
+        if len(values) <= FEW:
+            for value in values.tolist():
+                if value == value:
+                    self.observe(value)
+            return
         values = values[~np.isnan(values)]
         if not len(values):
             return

@@ -1,14 +1,14 @@
 """The end of a micro-batch: what is published of it, and what is counted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
 
 import numpy as np
 
-from stream_infer.core.columns import Bools
+from stream_infer.core.arrays import Bools, choice, chosen
 from stream_infer.core.engine import Folded
 from stream_infer.core.labels import Joined
-from stream_infer.core.partitioned import parts_of, slices
+from stream_infer.core.partitioned import slices
 from stream_infer.core.predictions import Scored, make_outcomes, make_predictions, record_ids
 from stream_infer.core.results import encode, moment
 from stream_infer.monitoring.counters import TopologyCounters
@@ -68,11 +68,12 @@ class Conclusion:
             if isinstance(part.owned, Owned):
                 part.owned.state.results.update(zip(keys[own], payloads[own], strict=True))
             results[part.tp] = [record for record in records[own] if record is not None]
-        self._counters.predicted(
-            latency_ms[emitted],
-            predictions.age_s[emitted],
-            list(compress(predictions.degraded, emitted.tolist())),
-        )
+        published = choice(emitted)
+        degraded: Iterable[tuple[str, ...]] = predictions.degraded
+        if published is not None:
+            degraded = compress(degraded, emitted.tolist())
+        ages_s = chosen(predictions.age_s, published)
+        self._counters.predicted(chosen(latency_ms, published), ages_s, degraded)
         self._add_outcomes(work, folded, pairs, results)
         fresh = work.fresh()
         self._count(work, folded, fresh)
@@ -94,7 +95,7 @@ class Conclusion:
         if not pairs:
             return
         topology = self._runtime.topology
-        tps = [work.parts[number].tp for number in parts_of(folded.bounds).tolist()]
+        tps = work.partitions(folded.bounds)
         outcomes = make_outcomes(topology, [tp.partition for tp in tps], folded.kept, pairs)
         for pair, outcome in zip(pairs, outcomes, strict=True):
             results[tps[pair.event]].append(
@@ -104,13 +105,14 @@ class Conclusion:
 
     def _count(self, work: Work, folded: Folded, fresh: Bools) -> None:
         """Add each event to exactly one of the ends."""
-        rejected = np.array([reject.position for reject in work.batch.rejects], np.int64)
         ends = self._counters.ends
-        predictions = int(folded.emitted.sum())
+        predictions = int(np.count_nonzero(folded.emitted))
         ends.consumed += len(fresh)
-        ends.replayed += int((~fresh).sum())
+        ends.replayed += len(fresh) - int(np.count_nonzero(fresh))
         ends.predictions += predictions
-        ends.updates += int(folded.fresh.sum()) - predictions
-        ends.dead_letters += int(fresh[rejected].sum())
-        ends.late += int(fresh[folded.late].sum())
-        ends.duplicates += int(fresh[folded.duplicates].sum())
+        ends.updates += int(np.count_nonzero(folded.fresh)) - predictions
+        if work.batch.rejects:
+            rejected = [reject.position for reject in work.batch.rejects]
+            ends.dead_letters += int(np.count_nonzero(fresh[rejected]))
+        ends.late += int(np.count_nonzero(fresh[folded.late]))
+        ends.duplicates += int(np.count_nonzero(fresh[folded.duplicates]))

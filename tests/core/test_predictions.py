@@ -23,7 +23,7 @@ def columns(latency_ms: list[float] | None) -> Predictions:
         event_times=[NOW, NOW + timedelta(microseconds=1), NOW],
         predicted_at=NOW,
         latency_ms=None if latency_ms is None else np.array(latency_ms),
-        age_us=np.array([-1, 0, 1_500_000]),
+        age_s=np.array([np.nan, 0.0, 1.5]),
         degraded=[(), ("missing:by_shop",), ("model:linear", "stale:plane")],
     )
 
@@ -66,6 +66,6 @@ def test_no_events_make_no_predictions() -> None:
     table = columns(None)
     empty = Predictions(
         "shop", {}, table.models, [], [], np.zeros(0), np.zeros((0, 2)), [], NOW, None,
-        np.zeros(0, np.int64), [],
+        np.zeros(0), [],
     )  # fmt: skip
     assert empty.encoded() == []

@@ -33,6 +33,19 @@ def test_observing_one_by_one_and_all_at_once_are_the_same(observed: list[float]
     assert one.total == pytest.approx(many.total)
 
 
+def test_few_values_are_counted_as_many_are() -> None:
+    values = np.array([0.2, 1.0, 1.5, np.nan, 7e6, 31_000.0] * 10)
+    together, few = TopologyCounters(), TopologyCounters()
+    known = np.nan_to_num(values)
+    together.predicted(known, values, [])
+    for start in range(0, len(values), 7):
+        few.predicted(known[start : start + 7], values[start : start + 7], [])
+    assert together.latency_counts.tolist() == few.latency_counts.tolist()
+    assert together.latency_sum_ms == pytest.approx(few.latency_sum_ms)
+    assert together.feature_age_s.counts == few.feature_age_s.counts
+    assert together.feature_age_s.total == pytest.approx(few.feature_age_s.total)
+
+
 @given(values.filter(bool), st.floats(0.01, 1))
 def test_a_quantile_lies_in_the_bucket_of_the_true_one(observed: list[float], q: float) -> None:
     histogram = Histogram()
