@@ -170,8 +170,6 @@ class StreamApp(faust.App):  # type: ignore[misc]
     async def on_stop(self) -> None:
         """Drain (through Faust's own order of stopping), then close what is ours."""
         await super().on_stop()
-        if self._consumer is not None:
-            self._consumer.close_unstarted()
         await self.drain()
         if self._outlet is not None:
             await self._outlet.stop()
@@ -179,7 +177,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             await self._on_close()
 
     def _on_rebalance_when_stopped(self) -> None:
-        """Do nothing: the consumer is closed by its own thread."""
+        """Do nothing: the consumer is closed by its own service."""
 
     # -- what the transport asks (its `Worker` protocol)
 

@@ -6,25 +6,24 @@ import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from stream_infer.stream.commits import CommitResult
-from stream_infer.stream.consumer_thread import ConsumerThread, Drawn, faust_log
+from stream_infer.stream.group_consumer import GroupConsumer, faust_log
 from stream_infer.stream.merging import AnyPickup
 from stream_infer.stream.pacing import Pacer
 from stream_infer.stream.processing import TP
 from stream_infer.stream.settings import StreamSettings
 
-T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
 
 POLL_TIMEOUT_S = 1.0
 UNREADY_POLL_TIMEOUT_S = 0.02
-"""A poll that leaves out partitions must end soon after they have become readable."""
+"""What was fetched of a partition that is not open yet is looked at again so soon."""
 
 
 class Worker(Protocol):
@@ -49,47 +48,77 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
     """
 
     logger = faust_log
-    _thread: ConsumerThread
+    _thread: GroupConsumer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings: StreamSettings = self.app.stream_settings
         self._pacer = Pacer(settings, time.monotonic())
         self._ends: dict[TP, int] = {}
+        self._left = asyncio.Event()
+        self._failure: Exception | None = None
 
-    def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> GroupConsumer:
+        return GroupConsumer(self, loop=self.loop, beacon=self.beacon, on_fetched=self._hand_over)
 
     # -- fetching
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Fetch and deliver until told to stop: Faust's own loop creates tasks for each message."""
+        """Deliver until told to stop: Faust's own loop creates tasks for each message."""
         try:
             while not (self.should_stop or fetcher.should_stop):
-                await asyncio.sleep(0)  # a fetch may end without having waited
-                await self._fetch()
+                await asyncio.sleep(0)  # nothing below may have waited
+                await self._poll()
         except (*self.consumer_stopped_errors, asyncio.CancelledError):
             if not self.app.should_stop:
                 raise
 
-    async def _fetch(self) -> None:
-        """Let the app have what one fetch brings, with the checks of Faust's `getmany`."""
+    def _hand_over(self) -> None:
+        """Let the app have at once what a fetch has brought; here nothing may fail."""
+        try:
+            waits = self._take()
+        except Exception as error:
+            self._failure, waits = error, True
+        if waits:
+            self._left.set()
+
+    def _take(self) -> bool:
+        """Let the app have what was fetched; return whether some of it has to wait."""
+        app: Worker = self.app
+        pickup = app.pickup
+        if pickup is None or self.should_stop or not self.flow_active:
+            return True
+        count, records_max = 0, app.stream_settings.batch_records_max
+        while pickup.has_room and (drawn := self._thread.draw(pickup.open_partitions, records_max)):
+            app.deliver(*drawn)
+            count += len(drawn.records)
+        app.polled()
+        self._thread.touch()
+        if self._pacer.fetched(count, time.monotonic()):
+            self._thread.pace(self._pacer.min_bytes, self._pacer.max_wait_ms)
+        return self._thread.has_fetched
+
+    async def _poll(self) -> None:
+        """Deliver what had to wait: for room, for its partition's turn, for the flow."""
         app: Any = self.app
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
             return
         pickup: AnyPickup | None = app.pickup
-        active = await self._fetchable(pickup)
-        if pickup is None or not active:
+        if pickup is None:
+            await self._pause(self.suspend_flow.wait(), UNREADY_POLL_TIMEOUT_S)
             return
-        complete = len(active) >= len(self._get_active_partitions())
-        self.not_waiting_next_records.clear()
+        if not pickup.has_room:
+            await self._pause(pickup.room(), POLL_TIMEOUT_S)
+            if not pickup.has_room:
+                app.measure_lag()
+                if app.is_retrying():
+                    self._thread.touch()
+                return
+        self._left.clear()
         try:
-            fetched = await self._thread.fetch(
-                active,
-                POLL_TIMEOUT_S if complete else UNREADY_POLL_TIMEOUT_S,
-                app.stream_settings.batch_records_max,
-            )
+            self._raise_failure()
+            waits = self._take()
         except self.consumer_stopped_errors:
             raise
         except Exception as error:  # it must not end the app; Faust would
@@ -97,59 +126,14 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
             log.warning("fetching failed: %r; trying again", error)
             await self._pause(self.suspend_flow.wait(), app.stream_settings.retry_delay_min_s)
             return
-        finally:
-            self.not_waiting_next_records.set()
-        app.polled()
-        if self.should_stop:
-            return
-        count = self._deliver(fetched)
-        await self._fetch_again()
-        if self._pacer.fetched(count, time.monotonic()):
-            self._thread.pace(self._pacer.min_bytes, self._pacer.max_wait_ms)
+        await self._pause(self._left.wait(), UNREADY_POLL_TIMEOUT_S if waits else POLL_TIMEOUT_S)
 
-    def _deliver(self, fetched: Mapping[TP, Drawn]) -> int:
-        """Let the app have what joins what it has; return the number of records."""
-        app: Worker = self.app
-        positions = app.pickup.positions if app.pickup is not None else {}
-        count = 0
-        for tp, drawn in fetched.items():
-            # What is closed is sought again by whoever opens it.
-            if tp in positions and drawn.start <= positions[tp]:
-                count += len(drawn.records)
-                app.deliver(tp, drawn.records, drawn.end)
-        return count
-
-    async def _fetch_again(self) -> None:
-        """Seek what the consumer has passed and nobody has got.
-
-        A call that a rebalance overtakes may still draw records of the next assignment.
-        """
-        app: Worker = self.app
-        positions = app.pickup.positions if app.pickup is not None else {}
-        drawn_to = self._thread.drawn_to
-        missed = {tp: at for tp, at in positions.items() if drawn_to.get(tp, at) > at}
-        if missed:
-            log.info("reading again %s", ", ".join(f"{t}/{p}" for t, p in sorted(missed)))
-            with contextlib.suppress(IllegalStateError):  # revoked meanwhile: not ours to read
-                await self._thread.seek(missed)
-
-    async def _fetchable(self, pickup: AnyPickup | None) -> set[TP]:
-        """Wait for room and for something to read; return what may be fetched, perhaps nothing."""
-        app: Any = self.app
-        if pickup is None:
-            await self._pause(self.suspend_flow.wait(), UNREADY_POLL_TIMEOUT_S)
-            return set()
-        if not pickup.has_room:
-            await self._pause(pickup.room(), POLL_TIMEOUT_S)
-            if not pickup.has_room:
-                app.measure_lag()
-                if app.is_retrying():
-                    self._thread.touch()
-                return set()
-        active = self._get_active_partitions() & pickup.open_partitions
-        if not active:
-            await self._pause(self.suspend_flow.wait(), UNREADY_POLL_TIMEOUT_S)
-        return {TP(*tp) for tp in active}
+    def _raise_failure(self) -> None:
+        """Raise what a fetch, or handing over what it brought, has failed with."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        self._thread.check()
 
     async def _pause(self, until: Coroutine[Any, Any, object], timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -177,13 +161,8 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
     async def verify_all_partitions_active(self) -> None:
         """Skip Faust's livelock detector, which compares different clocks."""
 
-    def close_unstarted(self) -> None:
-        """Close the loop of a thread that was never started: nobody else will."""
-        if not self._thread._thread_started.is_set():
-            self._thread.thread_loop.close()
-
     def close(self) -> None:
-        """Leave closing to the thread that runs the consumer."""
+        """Leave closing to the consumer's own service."""
 
     # -- what the app asks (the `Group` protocol)
 
@@ -192,19 +171,19 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         found: dict[TP, int | None] = {}
         for tp in partitions:
             asked = TopicPartition(*tp)
-            found[tp] = await self._thread.run_inside(partial(consumer.committed, asked))
+            found[tp] = await self._thread.ask(partial(consumer.committed, asked))
         return found
 
     async def bounds(self, partitions: Sequence[TP]) -> Mapping[TP, tuple[int, int]]:
         consumer = self._thread._ensure_consumer()
         wanted = [TopicPartition(*tp) for tp in partitions]
-        first = await self._thread.run_inside(lambda: consumer.beginning_offsets(wanted))
-        end = await self._thread.run_inside(lambda: consumer.end_offsets(wanted))
+        first = await self._thread.ask(lambda: consumer.beginning_offsets(wanted))
+        end = await self._thread.ask(lambda: consumer.end_offsets(wanted))
         self._ends.update((TP(*tp), end[tp]) for tp in wanted)
         return {TP(*tp): (first[tp], end[tp]) for tp in wanted}
 
     async def seek_positions(self, positions: Mapping[TP, int]) -> None:
-        await self._thread.seek(positions)
+        self._thread.seek_to(positions)
         for tp in positions:
             self._read_offset.pop(tp, None)
 
@@ -233,7 +212,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         settings: StreamSettings = self.app.stream_settings
         try:
             async with asyncio.timeout(settings.request_timeout_s):
-                await self._thread.run_inside(lambda: consumer.commit(offsets))
+                await self._thread.ask(lambda: consumer.commit(offsets))
         except (CommitFailedError, IllegalStateError):
             return CommitResult.REBALANCED
         except ConsumerStoppedError:

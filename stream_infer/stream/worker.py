@@ -23,7 +23,7 @@ EXIT_OK = 0
 EXIT_FATAL = 1
 AIOKAFKA_PARTS = ("consumer", "producer", "coordinator", "conn")
 SWITCH_INTERVAL_S = 0.0005
-"""The consumer runs in a thread of its own: it must not wait 5 ms for its turn."""
+"""Models of large batches run in threads of their own: none must wait 5 ms for its turn."""
 
 
 EXPECTED = (StreamInferError, asyncio.CancelledError)
@@ -84,9 +84,8 @@ def run_worker(
     """
     together = [apps] if isinstance(apps, StreamApp) else list(apps)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    # By policy, since each consumer's thread makes a loop of its own.
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    return asyncio.run(_run(together, grace_s, on_started, heartbeat or Heartbeat()))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(together, grace_s, on_started, heartbeat or Heartbeat()))
 
 
 async def _run(

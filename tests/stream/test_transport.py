@@ -1,105 +1,138 @@
-"""No record is passed over: whatever a rebalance overtakes, what nobody got is read again."""
+"""What was fetched reaches whoever it belongs to, and nobody else."""
 
-from collections.abc import Mapping
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Set
 from types import SimpleNamespace
 from typing import Any
 
-from stream_infer.stream.consumer_thread import Drawn
+import pytest
+
+from stream_infer.stream.group_consumer import Drawn
+from stream_infer.stream.pacing import Pacer
 from stream_infer.stream.pickup import Pickup
 from stream_infer.stream.processing import TP
+from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.transport import MicroBatchConsumer
 
 A, B = TP("t", 0), TP("t", 1)
 
 
-class Thread:
-    """A log of consecutive records, and a consumer that goes through it."""
+class Fetched:
+    """In the place of the consumer's service: what was fetched and not drawn."""
 
     def __init__(self) -> None:
-        self.drawn_to = {A: 0, B: 0}
-        self.seeks: list[dict[TP, int]] = []
+        self.waiting: deque[Drawn] = deque()
+        self.touched = 0
 
-    def draw(self, tp: TP, count: int) -> dict[TP, Drawn]:
-        start = self.drawn_to[tp]
-        self.drawn_to[tp] = start + count
-        return {tp: Drawn([_record(start + n) for n in range(count)], start, start + count)}
+    @property
+    def has_fetched(self) -> bool:
+        return bool(self.waiting)
 
-    async def seek(self, positions: Mapping[TP, int]) -> None:
-        self.seeks.append(dict(positions))
-        self.drawn_to.update(positions)
+    def draw(self, partitions: Set[TP], records_max: int) -> Drawn | None:
+        for drawn in self.waiting:
+            if drawn.tp in partitions:
+                self.waiting.remove(drawn)
+                return drawn
+        return None
+
+    def touch(self) -> None:
+        self.touched += 1
+
+    def brings(self, tp: TP, *offsets: int, end: int = 0) -> None:
+        records = [SimpleNamespace(offset=n, key=None, value=b"v") for n in offsets]
+        self.waiting.append(Drawn(tp, records, end or offsets[-1] + 1))
 
 
-def _record(offset: int) -> Any:
-    return SimpleNamespace(offset=offset, key=None, value=b"v")
-
-
-def consumer(**positions: int) -> tuple[Any, Thread, Pickup]:
+def consumer(positions: Mapping[TP, int]) -> tuple[Any, Fetched, Pickup]:
     pickup = Pickup(
         batch_records_max=1_000,
         batch_bytes_max=1_000,
-        waiting_records_max=1_000,
+        waiting_records_max=4,
         waiting_bytes_max=1_000,
     )
-    for name, position in positions.items():
-        pickup.open({"a": A, "b": B}[name], position)
+    for tp, position in positions.items():
+        pickup.open(tp, position)
     made = object.__new__(MicroBatchConsumer)
-    made.app = SimpleNamespace(pickup=pickup, deliver=pickup.put)
-    made._thread = thread = Thread()
-    return made, thread, pickup
+    settings = StreamSettings()
+    made.app = SimpleNamespace(
+        pickup=pickup, deliver=pickup.put, polled=lambda: None, stream_settings=settings
+    )
+    made._pacer, made._left = Pacer(settings, 0.0), asyncio.Event()
+    made._failure = None
+    made._stopped, made._crashed = asyncio.Event(), asyncio.Event()
+    made.flow_active = True
+    made._thread = fetched = Fetched()
+    return made, fetched, pickup
 
 
-async def test_records_that_join_what_is_there_are_delivered() -> None:
-    made, thread, pickup = consumer(a=0, b=0)
-    assert made._deliver(thread.draw(A, 3)) == 3
-    assert made._deliver(thread.draw(A, 2)) == 2
-    await made._fetch_again()
-    assert [record.offset for record in (await pickup.take())[A]] == [0, 1, 2, 3, 4]
-    assert thread.seeks == []
+async def offsets(pickup: Pickup) -> dict[TP, list[int]]:
+    return {tp: [r.offset for r in records] for tp, records in (await pickup.take()).items()}
 
 
-async def test_records_that_an_overtaken_call_drew_are_read_again() -> None:
-    made, thread, pickup = consumer(a=0, b=0)
-    thread.draw(A, 3)  # nobody hears of these
-    assert made._deliver(thread.draw(A, 2)) == 0
-    await made._fetch_again()
-    assert thread.seeks == [{A: 0}]
-    made._deliver(thread.draw(A, 5))
-    assert [record.offset for record in (await pickup.take())[A]] == [0, 1, 2, 3, 4]
+async def test_what_a_fetch_brings_is_delivered_at_once() -> None:
+    made, fetched, pickup = consumer({A: 0, B: 5})
+    fetched.brings(A, 0, 1)
+    fetched.brings(B, 5)
+    made._hand_over()
+    assert not made._left.is_set()
+    assert await offsets(pickup) == {A: [0, 1], B: [5]}
+    assert fetched.touched == 1
 
 
-async def test_they_are_read_again_though_nothing_more_comes() -> None:
-    made, thread, _ = consumer(a=0, b=0)
-    thread.draw(B, 3)
-    made._deliver({})
-    await made._fetch_again()
-    assert thread.seeks == [{B: 0}]
+async def test_a_closed_partition_is_left_to_whoever_opens_it() -> None:
+    made, fetched, pickup = consumer({A: 0})
+    fetched.brings(B, 3)
+    made._hand_over()
+    assert made._left.is_set()
+    assert fetched.has_fetched
+    pickup.open(B, 3)
+    assert not made._take()
+    assert await offsets(pickup) == {B: [3]}
 
 
-async def test_records_from_before_a_seek_are_taken_only_from_the_position_on() -> None:
-    made, thread, pickup = consumer(b=4)
-    early = thread.draw(B, 6)
-    await thread.seek({B: 4})
-    assert made._deliver(early) == 6
-    assert made._deliver(thread.draw(B, 4)) == 4
-    assert [record.offset for record in (await pickup.take())[B]] == [4, 5, 6, 7]
+async def test_while_the_flow_is_stopped_nothing_is_drawn() -> None:
+    """As in a rebalance: what was fetched may be somebody else's by now."""
+    made, fetched, pickup = consumer({A: 0})
+    made.flow_active = False
+    fetched.brings(A, 0)
+    made._hand_over()
+    assert fetched.has_fetched
+    assert not pickup.records
+
+
+async def test_what_has_no_room_waits() -> None:
+    made, fetched, pickup = consumer({A: 0})
+    for offset in range(6):
+        fetched.brings(A, offset)
+    made._hand_over()
+    assert made._left.is_set()
+    assert await offsets(pickup) == {A: [0, 1, 2, 3]}
+    assert not made._take()
+    assert await offsets(pickup) == {A: [4, 5]}
 
 
 async def test_offsets_without_records_are_no_gap() -> None:
     """Such as the marks of transactions, or records that a compacted topic has dropped."""
-    made, thread, pickup = consumer(a=0)
-    made._deliver({A: Drawn([_record(0), _record(7)], 0, 9)})
-    thread.drawn_to[A] = 9
-    await made._fetch_again()
+    made, fetched, pickup = consumer({A: 0})
+    fetched.brings(A, 0, 7, end=9)
+    made._hand_over()
     assert pickup.positions == {A: 9}
-    assert made._deliver(thread.draw(A, 1)) == 1
-    assert thread.seeks == []
+    fetched.brings(A, 9)
+    made._hand_over()
+    assert await offsets(pickup) == {A: [0, 7, 9]}
 
 
-async def test_a_closed_partition_is_left_to_whoever_opens_it() -> None:
-    made, thread, pickup = consumer(a=0)
-    assert made._deliver(thread.draw(B, 3)) == 0
-    await made._fetch_again()
-    assert thread.seeks == []
-    pickup.open(B, 1)
-    await made._fetch_again()
-    assert thread.seeks == [{B: 1}]
+async def test_what_cannot_be_delivered_is_told_by_the_next_poll() -> None:
+    """aiokafka's own task must not end by it: nothing would be fetched any more."""
+    made, fetched, _ = consumer({A: 0})
+    fetched.brings(A, 0)
+
+    def refuse(*_: object) -> None:
+        raise ValueError("no")
+
+    made.app.deliver = refuse
+    made._hand_over()
+    assert made._left.is_set()
+    with pytest.raises(ValueError, match="no"):
+        made._raise_failure()

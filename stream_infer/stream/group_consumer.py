@@ -1,16 +1,19 @@
-"""The thread that runs aiokafka's consumer for Faust."""
+"""aiokafka's consumer for Faust, in the worker's own loop.
+
+Faust would run it in a thread of its own. Each fetch then crosses from thread to thread three times
+and waits for the interpreter's lock each time: longer than a small micro-batch takes.
+"""
 
 import asyncio
 import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
@@ -26,14 +29,14 @@ log = logging.getLogger("stream_infer.stream")
 faust_log = logging.getLogger("faust.transport")
 
 
-ENDED = "the consumer's thread has ended"
+ENDED = "the consumer has ended"
 
 
 class Drawn(NamedTuple):
-    """All records of a partition from `start` up to `end`: offsets in between may have none."""
+    """All records of a partition up to `end`, beyond the last of them where there are no others."""
 
+    tp: TP
     records: list[Any]
-    start: int
     end: int
 
 
@@ -50,18 +53,35 @@ def _as_decoded(tp: Any, record: Any) -> Any:
     return record
 
 
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+class _InLoop:
+    """In the place of Faust's thread: runs the consumer's service as a task of the same loop."""
+
+    def __init__(self, consumer: "GroupConsumer") -> None:
+        self._consumer = consumer
+
+    def start(self) -> None:
+        serving = self._consumer.parent_loop.create_task(self._consumer.serve())
+        # What it failed with has ended the app already.
+        serving.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def stop(self) -> None:
+        """Wait for nothing: the service's own stop has waited for its end."""
+
+
+class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Runs aiokafka's consumer: connects patiently, with our fetch and session settings.
 
-    `drawn_to` says, by partition, where what was taken of it ends, whoever has got it.
+    `on_fetched` is called whenever a fetch has brought something. aiokafka sends the next one once
+    all of it is drawn: if that happens within the call, the broker is never without a fetch.
     """
 
     logger = faust_log
+    Worker = _InLoop
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.drawn_to: dict[TP, int] = {}
-        self._asked: set[Future[Any]] = set()
+    def __init__(self, *args: Any, on_fetched: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, thread_loop=asyncio.get_event_loop())
+        self._on_fetched = on_fetched
+        self._asked: set[asyncio.Future[Any]] = set()
         self._ended = False
 
     async def on_start(self) -> None:
@@ -95,23 +115,27 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 await consumer.stop()
             raise
         # Each record as decoded: aiokafka's own wrapping costs as much as decoding it.
-        consumer._fetcher._records = _Unwrapped(consumer._fetcher._records)
+        fetcher = consumer._fetcher
+        fetcher._records = _Unwrapped(fetcher._records)
+        fetcher._proc_fetch_request = self._handing_over(fetcher._proc_fetch_request)
         watch_membership(
             consumer._coordinator, settings.member_id, settings.session_timeout_s, self._lost
         )
         self._consumer = consumer
 
-    async def stop(self) -> None:
-        """Stop the thread, or find that it has ended already and closed its loop."""
-        try:
-            await super().stop()
-        except RuntimeError:
-            if not self.thread_loop.is_closed():
-                raise
+    def _handing_over(
+        self, fetch: Callable[..., Awaitable[bool]]
+    ) -> Callable[..., Awaitable[bool]]:
+        async def fetch_and_hand_over(*arguments: Any) -> bool:
+            brought = await fetch(*arguments)
+            if brought:
+                self._on_fetched()
+            return brought
+
+        return fetch_and_hand_over
 
     def _lost(self, error: MembershipLost) -> None:
-        """Tell the app, in its own loop."""
-        self.app.loop.call_soon_threadsafe(self.app.fail, error)
+        self.app.fail(error)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         settings: StreamSettings = self.app.stream_settings
@@ -138,42 +162,37 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             rebalance_timeout_ms=int(settings.rebalance_timeout_s * 1000),
         )
 
-    async def run_inside(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine in this thread's loop from the worker's loop.
-
-        Raises ConsumerStoppedError where the thread has ended or ends meanwhile, as it does by
-        itself when the app fails: whoever asked is not cancelled by that.
-        """
-        if self._ended:
-            raise ConsumerStoppedError(ENDED)
-        work = call()
+    async def serve(self) -> None:
+        """Consume until stopped; then nothing that was asked may wait for it."""
         try:
-            future = asyncio.run_coroutine_threadsafe(work, self.thread_loop)
-        except RuntimeError:  # the loop was closed since the look above
-            work.close()
-            raise ConsumerStoppedError(ENDED) from None
-        self._asked.add(future)
-        if self._ended:  # since then: the thread may not have seen this one
-            future.cancel()
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            work.close()  # it may never have begun
-            raise ConsumerStoppedError(ENDED) from None
-        finally:
-            self._asked.discard(future)
-
-    def _start_thread(self) -> None:
-        """Run the thread's loop to its end; then nothing that was asked may wait for it."""
-        try:
-            super()._start_thread()
+            await self._serve()
         finally:
             self._ended = True
             for future in tuple(self._asked):
                 future.cancel()
+
+    async def _gather_remaining_tasks(self) -> None:
+        """Leave the loop's tasks alone: they are not the consumer's."""
+
+    async def ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Await what the consumer is asked.
+
+        Raises ConsumerStoppedError where the consumer has ended or ends meanwhile, as it does by
+        itself when the app fails: whoever asked is not cancelled by that.
+        """
+        if self._ended:
+            raise ConsumerStoppedError(ENDED)
+        future = asyncio.ensure_future(call())
+        self._asked.add(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ConsumerStoppedError(ENDED) from None
+        finally:
+            self._asked.discard(future)
 
     def pace(self, min_bytes: int, max_wait_ms: int) -> None:
         """Set how long the broker may gather records for a fetch, from the next fetch on."""
@@ -181,45 +200,53 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = min_bytes, max_wait_ms
 
     def touch(self) -> None:
-        """Tell the group that the worker lives although it does not fetch now."""
-        subscriptions = self._ensure_consumer()._subscription
+        """Tell the group that the worker lives, whether or not it draws anything now."""
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass
 
-        def fetch_nothing() -> None:
-            with subscriptions.fetch_context():
-                pass
-
-        self.thread_loop.call_soon_threadsafe(fetch_nothing)
-
-    async def seek(self, positions: Mapping[TP, int]) -> None:
+    def seek_to(self, positions: Mapping[TP, int]) -> None:
         """Let the next records of partitions be those from an offset on."""
         consumer = self._ensure_consumer()
+        for tp, offset in positions.items():
+            consumer.seek(TopicPartition(*tp), offset)
 
-        async def seek() -> None:
-            for tp, offset in positions.items():
-                consumer.seek(TopicPartition(*tp), offset)
-                self.drawn_to[tp] = offset
+    @property
+    def has_fetched(self) -> bool:
+        """Whether something that was fetched was not drawn yet."""
+        return bool(self._ensure_consumer()._fetcher._records)
 
-        await self.run_inside(seek)
-
-    async def fetch(
-        self, partitions: set[TP], timeout_s: float, records_max: int
-    ) -> dict[TP, Drawn]:
-        """Return what is there by partition; nothing once the timeout is over."""
+    def draw(self, partitions: Set[TP], records_max: int) -> Drawn | None:
+        """Take what was fetched of one of these partitions; None where there is nothing."""
         consumer = self._ensure_consumer()
-
-        async def draw() -> dict[TP, Drawn]:
-            found: dict[Any, list[Any]] = await self._fetch_records(
-                consumer, partitions, timeout=timeout_s, max_records=records_max
-            )
-            drawn: dict[TP, Drawn] = {}
-            assignment = consumer._subscription.subscription.assignment
-            for where, records in found.items():
+        fetcher, subscriptions = consumer._fetcher, consumer._subscription
+        if consumer._closed or subscriptions.reassignment_in_progress:
+            return None
+        for where, fetched in list(fetcher._records.items()):
+            tp = TP(where.topic, where.partition)
+            if not subscriptions.is_assigned(where):
+                self._forget(fetcher, where)
+            elif tp in partitions and isinstance(fetched, FetchResult):
+                records = fetched.getall(records_max)
+                if not fetched.has_more():
+                    self._forget(fetcher, where)
                 if records:
-                    tp = TP(where.topic, where.partition)
-                    start = self.drawn_to.get(tp, records[0].offset)
-                    end = max(assignment.state_value(where).position, records[-1].offset + 1)
-                    self.drawn_to[tp] = end
-                    drawn[tp] = Drawn(records, start, end)
-            return drawn
+                    position = subscriptions.subscription.assignment.state_value(where).position
+                    return Drawn(tp, records, max(position, records[-1].offset + 1))
+        return None
 
-        return await self.run_inside(draw)
+    def check(self) -> None:
+        """Raise what a fetch has failed with, once."""
+        consumer = self._ensure_consumer()
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError(ENDED)
+        for where, fetched in list(fetcher._records.items()):
+            if isinstance(fetched, FetchError):
+                self._forget(fetcher, where)
+                fetched.check_raise()
+
+    @staticmethod
+    def _forget(fetcher: Any, where: TopicPartition) -> None:
+        """Let a partition be fetched again."""
+        fetcher._records.pop(where, None)
+        fetcher._notify(fetcher._wait_consume_future)

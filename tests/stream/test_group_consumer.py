@@ -1,0 +1,194 @@
+"""The consumer in the worker's loop: what it hands over, and what is asked of it when it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+
+from stream_infer.stream.commits import CommitResult
+from stream_infer.stream.group_consumer import GroupConsumer
+from stream_infer.stream.processing import TP
+from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.transport import MicroBatchConsumer
+
+A, B = TP("t", 0), TP("t", 1)
+
+
+class Broker:
+    """Answers fetches with what `put` brought, and holds those for which there is nothing."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._metadata_max_age_ms = 300_000
+        self.cluster = SimpleNamespace(leader_for_partition=lambda tp: 0)
+        self.asked: list[dict[int, int]] = []
+        self._ends = {0: 0, 1: 0}
+        self._changed = asyncio.Event()
+
+    def put(self, tp: TP) -> None:
+        self._ends[tp.partition] += 1
+        self._changed.set()
+
+    async def send(self, node: int, request: Any) -> Any:
+        asked = {partition: offset for partition, offset, _ in request.topics[0][1]}
+        self.asked.append(asked)
+        while not (found := [p for p in asked if self._ends[p] > asked[p]]):
+            self._changed.clear()
+            await self._changed.wait()
+        partitions = [(p, 0, self._ends[p], -1, [], _batch(asked[p])) for p in found]
+        return SimpleNamespace(API_VERSION=4, topics=[("t", partitions)])
+
+
+def _batch(offset: int) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    builder.append(0, timestamp=1, key=b"k", value=b"v", headers=[])
+    built = bytearray(builder.build())
+    built[:8] = offset.to_bytes(8, "big")
+    return bytes(built)
+
+
+class Consumer(GroupConsumer):
+    """A consumer of two partitions of which a test is the broker."""
+
+    def __init__(self) -> None:
+        self._asked, self._ended = set(), False
+        self.broker = Broker()
+        self.leaving = asyncio.Event()
+        self.drawn: list[tuple[TP, list[int], int]] = []
+        self.open = {A, B}
+        self.serving: asyncio.Task[None] | None = None
+
+    async def _serve(self) -> None:
+        await self.leaving.wait()
+
+    async def begin(self) -> None:
+        subscriptions = SubscriptionState()
+        fetcher = Fetcher(self.broker, subscriptions)
+        fetch = fetcher._proc_fetch_request
+        fetcher._proc_fetch_request = self._handing_over(fetch)
+        subscriptions.assign_from_user([TopicPartition(*tp) for tp in (A, B)])
+        for tp in (A, B):
+            subscriptions.subscription.assignment.state_value(TopicPartition(*tp)).seek(0)
+        self._consumer = SimpleNamespace(
+            _fetcher=fetcher, _subscription=subscriptions, _closed=False
+        )
+
+    def _on_fetched(self) -> None:
+        while drawn := self.draw(self.open, 1_000):
+            offsets = [record.offset for record in drawn.records]
+            self.drawn.append((drawn.tp, offsets, drawn.end))
+
+    async def turns(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def consumer() -> AsyncIterator[Consumer]:
+    made = Consumer()
+    await made.begin()
+    await made.turns()
+    yield made
+    await made._consumer._fetcher.close()
+
+
+async def test_what_brought_records_is_asked_for_again_at_once(consumer: Consumer) -> None:
+    """Together with the others, and before anybody works on it."""
+    assert consumer.broker.asked == [{0: 0, 1: 0}]
+    for offset in range(3):
+        consumer.broker.put(A)
+        await consumer.turns()
+        assert consumer.drawn.pop() == (A, [offset], offset + 1)
+        assert consumer.broker.asked.pop() == {0: offset + 1, 1: 0}
+
+
+async def test_what_is_not_open_is_left_until_it_is(consumer: Consumer) -> None:
+    consumer.open = {B}
+    consumer.broker.put(A)
+    await consumer.turns()
+    assert not consumer.drawn
+    assert consumer.has_fetched
+    consumer.open = {A, B}
+    consumer._on_fetched()
+    assert consumer.drawn.pop() == (A, [0], 1)
+    assert not consumer.has_fetched
+
+
+async def test_what_was_fetched_before_a_seek_is_not_drawn(consumer: Consumer) -> None:
+    consumer.open = set()
+    consumer.broker.put(A)
+    await consumer.turns()
+    assignment = consumer._consumer._subscription.subscription.assignment
+    assignment.state_value(TopicPartition(*A)).seek(7)
+    assert consumer.draw({A, B}, 1_000) is None
+    assert not consumer.has_fetched
+
+
+async def test_no_more_than_asked_for_is_drawn_at_a_time(consumer: Consumer) -> None:
+    consumer.open = set()
+    consumer.broker.put(A)
+    await consumer.turns()
+    (fetched,) = consumer._consumer._fetcher._records.values()
+    assert isinstance(fetched, FetchResult)
+    drawn = consumer.draw({A}, 1)
+    assert drawn is not None
+    assert len(drawn.records) == 1
+    assert drawn.end == 1
+
+
+async def test_what_a_fetch_failed_with_is_said_once(consumer: Consumer) -> None:
+    where = TopicPartition(*A)
+    failed = FetchError(error=TopicAuthorizationFailedError("t"), backoff=0)
+    consumer._consumer._fetcher._records[where] = failed
+    consumer._on_fetched()
+    with pytest.raises(TopicAuthorizationFailedError):
+        consumer.check()
+    consumer.check()
+
+
+async def test_what_the_consumer_is_asked_is_answered(consumer: Consumer) -> None:
+    async def answer() -> int:
+        return 7
+
+    assert await consumer.ask(answer) == 7
+    assert not consumer._asked
+
+
+async def test_what_is_under_way_at_the_end_is_no_cancellation_of_who_asked(
+    consumer: Consumer,
+) -> None:
+    serving = asyncio.create_task(consumer.serve())
+    asking = asyncio.create_task(consumer.ask(asyncio.Event().wait))
+    await consumer.turns()
+    consumer.leaving.set()
+    await serving
+    with pytest.raises(ConsumerStoppedError, match="has ended"):
+        await asking
+    with pytest.raises(ConsumerStoppedError, match="has ended"):
+        await consumer.ask(asyncio.Event().wait)
+
+
+async def test_who_asked_may_be_cancelled(consumer: Consumer) -> None:
+    asking = asyncio.create_task(consumer.ask(asyncio.Event().wait))
+    await consumer.turns()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not consumer._asked
+
+
+async def test_a_commit_that_the_end_cuts_off_is_left_to_the_next_owner(
+    consumer: Consumer,
+) -> None:
+    consumer._ended = True
+    asking: Any = MicroBatchConsumer.__new__(MicroBatchConsumer)
+    asking._thread, asking.assignment = consumer, lambda: {A}
+    asking.app = SimpleNamespace(stream_settings=StreamSettings())
+    assert await asking.commit_positions({A: 5}) is CommitResult.ENDED
