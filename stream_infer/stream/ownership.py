@@ -151,8 +151,7 @@ class Ownership:
             await bounded("storing the state of revoked partitions", revoke, left_s())
         await bounded("the last commit", self._delivering.flush(), left_s())
         self._partitions.owned.clear()
-        self._counters.in_flight_batches = 0
-        self._counters.oldest_in_flight_s = None
+        self._counters.in_flight_batches, self._counters.oldest_in_flight_s = 0, None
         self._counters.lag_records.clear()
 
     def measure_lag(self) -> None:
