@@ -11,6 +11,13 @@ _BODY = b'{"score":1.0}' + b" " * 400
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 
 
+def _answered(connection: socket.socket) -> bool:
+    try:
+        return bool(connection.recv(65_536)) and bool(connection.send(ANSWER))
+    except OSError:
+        return False
+
+
 def main() -> int:
     """Serve."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
@@ -24,9 +31,7 @@ def main() -> int:
                 made = listener.accept()[0]
                 connections[made.fileno()] = made
                 poll.register(made.fileno(), select.EPOLLIN)
-            elif connections[number].recv(65_536):
-                connections[number].send(ANSWER)
-            else:
+            elif not _answered(connections[number]):
                 poll.unregister(number)
                 connections.pop(number).close()
 

@@ -86,17 +86,18 @@ def load(
     said = json.loads(result.stdout)
     if said["others"]:
         raise BenchmarkError(f"{said['others']} answers were neither 200 nor 503")
-    seconds = options.seconds + options.warm_up_s
-    answered = (said["accepted_per_s"] + said["shed_per_s"]) * seconds
+    answered = sum(said["answers"])
     return {
         "accepted": (said["accepted_per_s"], "req/s"),
         "shed": (said["shed_per_s"], "req/s"),
         "unanswered": (said["unanswered"], "req"),
         "p50": (said["p50_ms"], "ms"),
         "p99": (said["p99_ms"], "ms"),
+        **({"shed, p99": (said["shed_p99_ms"], "ms")} if said["shed_p99_ms"] is not None else {}),
         **({"CPU": ((cpu_s(pid) - before_s) * 1e6 / max(answered, 1), "µs/req")} if pid else {}),
         "load's CPU": (said["load_cpu_us"], "µs/req"),
         "load's core in use": (said["load_busy"], ""),
+        **({"load behind, p99": (said["behind_p99_ms"], "ms")} if rate else {}),
     }
 
 

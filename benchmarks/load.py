@@ -3,8 +3,8 @@
 Closed loop (`--rate 0`): each connection asks again as soon as it is answered. Open loop: request n
 is due at start + n / rate whatever the server does, on a connection that is free, else on a new
 one; its time counts from when it was due, and one that is never answered counts with its age at the
-end. One thread, prepared bytes, no library between: its own
-processor time per request is among what it prints, as one JSON object.
+end. One thread, prepared bytes, no library between: its own processor time per request, and how far
+it was behind its schedule itself, are among what it prints, as one JSON object.
 """
 
 import argparse
@@ -26,6 +26,9 @@ from benchmarks.wire import answer_of, begin_to_connect, predict_requests
 
 ACCOUNTS = 5_000
 SLEEP_MIN_S = 0.00005
+TURN_S = 0.0005
+"""How long it sleeps where that many requests come due in the time: turning round and round, it
+would take the core that it shares with the stores. Answers are heard so much later, too."""
 
 
 class Load:
@@ -43,6 +46,8 @@ class Load:
         self.unsent: dict[int, bytes] = {}
         self.sent = 0
         self.refused = 0
+        self.behind_s: list[float] = []
+        """How long after it was due each turn came to what it had to send, in an open loop."""
         self.answers: list[tuple[float, float, int]] = []
         """When each was due, when it was answered, its status."""
 
@@ -129,12 +134,18 @@ def open_loop(load: Load, rate: float, start_s: float, end_s: float) -> Sequence
     """Send each request when it is due, until the end; return when those were due that waited."""
     waiting: deque[float] = deque()
     number_due = 0
+    pause_s = TURN_S if rate * TURN_S > 1 else 0.0
     while (now_s := time.perf_counter()) < end_s:
+        first = number_due
         while (due_s := start_s + number_due / rate) <= now_s:
             waiting.append(due_s)
             number_due += 1
+        if number_due > first:
+            load.behind_s.append(now_s - start_s - first / rate)
         while waiting and (number := load.take()) is not None:
             load.ask(number, waiting.popleft())
+        if pause_s:
+            time.sleep(pause_s)
         ahead_s = min(due_s, end_s) - time.perf_counter()
         load.free.extend(load.receive(ahead_s if ahead_s > SLEEP_MIN_S else 0.0))
     return waiting
@@ -173,6 +184,7 @@ def main() -> int:
     missing = [due_s for due_s in (*unsent, *load.due_s.values()) if due_s >= from_s]
     by_status = Counter(status for _, _, status in measured)
     accepted = [b - a for a, b, status in measured if status == 200]
+    refused_ms = np.array([b - a for a, b, status in measured if status == 503]) * 1e3
     # A closed loop has always some under way: they wait no longer than the others.
     took_ms = np.array([*accepted, *(end_s - due_s for due_s in missing if options.rate)]) * 1e3
     if not len(took_ms):
@@ -184,9 +196,14 @@ def main() -> int:
                 "shed_per_s": by_status[503] / options.seconds,
                 "others": len(measured) - by_status[200] - by_status[503],
                 "unanswered": len(missing) if options.rate else 0,
+                "answers": [sum(b == kind for _, _, b in load.answers) for kind in (200, 503)],
                 "closed": load.refused,
                 "p50_ms": float(np.percentile(took_ms, 50)),
                 "p99_ms": float(np.percentile(took_ms, 99)),
+                "shed_p99_ms": float(np.percentile(refused_ms, 99)) if len(refused_ms) else None,
+                "behind_p99_ms": float(np.percentile(load.behind_s, 99)) * 1e3
+                if load.behind_s
+                else None,
                 "load_cpu_us": used_s * 1e6 / max(len(load.answers), 1),
                 "load_busy": used_s / (options.warm_up_s + options.seconds),
                 "connections": len(load.open),

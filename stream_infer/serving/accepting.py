@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 log = logging.getLogger("stream_infer.serving")
 
-ACCEPTED_AT_ONCE = 64
+ACCEPTED_AT_ONCE = 16
 PAUSE_S = 0.5
 """How long nothing is accepted after the system refused, such as for want of open files."""
 

@@ -23,6 +23,8 @@ from stream_infer.serving.errors import (
     overloaded,
 )
 from stream_infer.serving.guarding import Rules, answer_headers
+from stream_infer.serving.heads import Heads
+from stream_infer.serving.pacing import Pace
 from stream_infer.serving.services import Served, Services
 
 ROUTE = "/v1/topologies/{name}/predict"
@@ -41,6 +43,8 @@ class Direct:
             ROUTE.format(name=quote(name)).encode(): one for name, one in services.served.items()
         }
         self._head = _head_of(Response(media_type="application/json"))
+        self.heads = Heads[Served]()
+        self.pace = Pace()
         self.refusal = answer_bytes(error_response(overloaded()))
         """The answer when more waits than can be served soon."""
 
@@ -144,7 +148,7 @@ class DirectCycle:
         else:
             transport.write(b"%bconnection: close\r\n%b" % (begin, rest))
             transport.close()
-        protocol.on_response_complete()
+        protocol.on_direct_answer()
 
 
 def answer_bytes(response: Response) -> bytes:

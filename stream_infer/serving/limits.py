@@ -25,7 +25,7 @@ KEEP_ALIVE_TIMEOUT_S = 75
 """How long an idle connection stays open."""
 FAREWELL_S = 1.0
 """How long a stopping server still answers on idle connections, before it closes them."""
-CONNECTIONS_MAX = 900
+CONNECTIONS_MAX = 3_000
 """Connections at a time, live followers apart; on one more, the answer is 503 and its end."""
 OPEN_FILES_SPARE = 200
 """Open files that a server needs besides its connections."""

@@ -15,6 +15,8 @@ from stream_infer.core.stream import Stream
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.serving.app import create_app
+from stream_infer.serving.direct import Direct
+from stream_infer.serving.protocol import Config
 from stream_infer.serving.publishing import Published
 from stream_infer.serving.server import bind, make_server
 from stream_infer.serving.services import Services, build_services
@@ -152,6 +154,13 @@ class ThreadedServer:
         self._ready.set()
         async with self._services.running():
             await self._server.serve(sockets=[self._listener])
+
+    @property
+    def direct(self) -> Direct:
+        """The server's short way."""
+        config = self._server.config
+        assert isinstance(config, Config)
+        return config.direct
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         assert self._loop is not None

@@ -1,0 +1,48 @@
+"""How many requests are refused before what was accepted gets its turn again.
+
+A turn of the loop reads every connection that has something to say. Beyond capacity these are all
+of them, and a batch that needs a few turns would come forward as slowly as thousands of callers are
+told that they are refused. So a caller refused in a turn that has refused enough is not
+listened to until those before it have been, some in each turn: its next request waits meanwhile.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+REFUSED_A_TURN = 384
+
+
+class Listening(Protocol):
+    """A connection that can be left unheard for a while."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Pace:
+    """Lets a turn of the loop refuse about `a_turn` requests, and no caller wait for ever."""
+
+    def __init__(self, a_turn: int = REFUSED_A_TURN) -> None:
+        self._a_turn = a_turn
+        self._refused = 0
+        self._unheard: deque[Listening] = deque()
+        self._turning = False
+
+    def refused(self, caller: Listening, loop: asyncio.AbstractEventLoop) -> None:
+        """Count a refusal; stop listening to its caller for now where there are many."""
+        self._refused += 1
+        if self._unheard or self._refused > self._a_turn:
+            caller.pause_reading()
+            self._unheard.append(caller)
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._refused = 0
+        for _ in range(min(self._a_turn, len(self._unheard))):
+            self._unheard.popleft().resume_reading()
+        self._turning = bool(self._unheard)
+        if self._turning:
+            loop.call_soon(self._turn, loop)
