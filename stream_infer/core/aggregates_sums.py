@@ -134,7 +134,9 @@ def scaled(arrivals: Arrivals, source: Source, step: float) -> Ints:
 
     def compute() -> Ints:
         assert source.field is not None
-        known = np.where(arrivals.matched(source), arrivals.values(source.field), 0.0)
+        known, matched = arrivals.values(source.field), arrivals.matched(source)
+        if np.count_nonzero(matched) < len(arrivals):
+            known = np.where(matched, known, 0.0)
         return np.rint(known / step).astype(np.int64)
 
     return arrivals.once(("scaled", source, step), compute)

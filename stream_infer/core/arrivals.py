@@ -75,11 +75,12 @@ class Arrivals:
         self.row = row
         n = len(row)
         self.times_us: Ints = batch.times_us.take(order)
-        self.positions = np.arange(n)
+        ends = np.arange(n + 1)
+        self.positions = ends[:-1]
         first = _firsts(row, alone=alone)
         self.lone = first is None
         if first is None:
-            self.group, self.starts, self.group_row = self.positions, np.arange(n + 1), row
+            self.group, self.starts, self.group_row = self.positions, ends, row
         else:
             self.group = first.cumsum() - 1
             self.starts = np.empty(int(self.group[-1]) + 2, np.int64)
@@ -193,12 +194,11 @@ class Arrivals:
         return flat, rows * length + (slots + offset)
 
     def _matched(self, source: Source) -> Bools:
-        if source.types is None:
-            mask = np.ones(len(self), bool) if self.own is None else self.own.copy()
-        else:
+        mask = np.ones(len(self), bool) if self.own is None else self.own
+        if source.types is not None:
             mask = np.isin(self.batch.kinds[self.order], source.types)
         if source.field is not None:
-            mask &= ~np.isnan(self.values(source.field))
+            mask = mask & ~np.isnan(self.values(source.field))
         return mask
 
 

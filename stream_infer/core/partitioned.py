@@ -107,13 +107,13 @@ def from_on(
     `offsets` int64[n] are those of streams `sources` int8[n] (None: there is but one stream), and
     ascend within a partition's stream.
     """
-    if sources is None and all(
-        first == end or offsets[first] >= start
-        for (start,), (first, end) in zip(starts, pairwise(bounds), strict=True)
-    ):
-        return np.ones(len(offsets), bool)
-    column = 0 if sources is None else sources
-    reached: Bools = offsets >= np.array(starts)[parts_of(bounds), column]
+    if sources is not None:
+        reached: Bools = offsets >= np.array(starts)[parts_of(bounds), sources]
+        return reached
+    reached = np.ones(len(offsets), bool)
+    for (start,), (first, end) in zip(starts, pairwise(bounds), strict=True):
+        if first < end and offsets[first] < start:
+            reached[first:end] = offsets[first:end] >= start
     return reached
 
 

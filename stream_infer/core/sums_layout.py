@@ -144,14 +144,14 @@ class SumsLayout:
     def _find_cells(self, row_dtype: np.dtype[np.void]) -> None:
         rings, parts = len(self.rings), self.parts
         lines = [(ring, 0) for ring in range(rings)] + self.windows
-        self.tile_us = numbers(self.rings[ring].tile_us for ring, _ in lines)[:, None]
+        self.line_ring = numbers(ring for ring, _ in lines)
         self.slots = numbers(self.rings[ring].slots for ring, _ in lines)[:, None]
         self.panes = numbers(panes for _, panes in lines)[:, None]
         seen = [(parts[asked.part], rings + asked.window) for asked in self.asked]
         self.reads = pairs(row_dtype, [(part, part.ring) for part, _ in seen], seen)
         old = [(part, part.ring) for part in parts]
         self.writes = pairs(row_dtype, old, [(part, rings + part.ring) for part in parts])
-        self.ring_tile_us = self.tile_us[:rings]
+        self.ring_tile_us = numbers(ring.tile_us for ring in self.rings)[:, None]
         self.ring_slots = np.concatenate([self.slots[:rings], self.slots[:rings]])
         self.narrowest = [
             (self.rings[ring].tile_us, min(panes for at, panes in self.windows if at == ring))

@@ -67,11 +67,18 @@ class SumsTable:
         for member in self._squared:
             member.fold_squares(arrivals)
 
+    def _tiles(self, arrivals: Arrivals) -> tuple[Ints, Ints]:
+        """Return the panes of the events, and the newest ones of their rows: int64[R, n] each."""
+        tile_us = self._layout.ring_tile_us
+        return arrivals.once(
+            (self, "tiles"), lambda: (arrivals.times_us // tile_us, arrivals.old_us // tile_us)
+        )
+
     def _stored(self, arrivals: Arrivals) -> Ints:
         """Return int64[A, n]: what is asked for, as of the rows before the micro-batch."""
         layout = self._layout
-        pane = arrivals.times_us // layout.tile_us
-        head = arrivals.old_us // layout.tile_us
+        panes, heads = self._tiles(arrivals)
+        pane, head = panes.take(layout.line_ring, axis=0), heads.take(layout.line_ring, axis=0)
         pane -= layout.panes
         np.maximum(pane, head - (layout.slots - 1), out=pane)
         np.minimum(pane, head, out=pane)
@@ -115,10 +122,12 @@ class SumsTable:
         rings = len(layout.rings)
         panes = np.empty((2 * rings, len(arrivals.group_row)), np.int64)
         old, new = panes[:rings], panes[rings:]
-        np.floor_divide(arrivals.group_old_us, layout.ring_tile_us, out=old)
-        pane = arrivals.group_time_us // layout.ring_tile_us
-        np.maximum(old, pane, out=new)
-        if not arrivals.lone or arrivals.own is not None:
+        if arrivals.lone and arrivals.own is None:
+            pane, old[:] = self._tiles(arrivals)
+            np.maximum(old, pane, out=new)
+        else:
+            np.floor_divide(arrivals.group_old_us, layout.ring_tile_us, out=old)
+            np.maximum(old, arrivals.group_time_us // layout.ring_tile_us, out=new)
             pane = arrivals.group_first_us // layout.ring_tile_us
         if np.count_nonzero(pane < new):
             return False
