@@ -6,11 +6,11 @@ calls `conclude`. Between `fold_batch` and `conclude` nothing may fail: the stat
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from stream_infer.core import several
 from stream_infer.core.arrays import Bools, Choice, Floats, Ints, both, choice, chosen, left_out
@@ -35,8 +35,7 @@ from stream_infer.core.vectors import (
 NO_SHARDS: Mapping[str, Shard] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(Struct, frozen=True):
     """A batch after its events are in the state.
 
     `kept` are the events that count; `scored` those of them that get a score, at `scored_at`

@@ -52,8 +52,7 @@ class _Wire(msgspec.Struct, frozen=True, gc=False):
     degraded: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(msgspec.Struct, frozen=True):
     """Predictions of a batch of m events as columns; `latency_ms` is None without a record.
 
     `score` float64[m] and `scores` float64[m, M] are NaN where there is no finite number; `age_s`

@@ -1,5 +1,6 @@
 """Running ONNX graphs in their caller's thread; another one stops those that take too long."""
 
+import math
 import threading
 import time
 import weakref
@@ -12,12 +13,12 @@ LOOKS_PER_LIMIT = 4
 
 
 class _Watched:
-    """A call under way."""
+    """The calls of one thread, one after the other; `began_s` is inf while there is none."""
 
-    __slots__ = ("began_s", "is_overdue", "stop")
+    __slots__ = ("__weakref__", "began_s", "is_overdue", "stop")
 
     def __init__(self) -> None:
-        self.began_s = time.monotonic()
+        self.began_s = math.inf
         self.stop = ort.RunOptions()
         self.stop.log_severity_level = 4  # What goes wrong is raised; it need not be printed, too.
         self.is_overdue = False
@@ -32,7 +33,8 @@ class Sentinel:
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        self._under_way: dict[int, _Watched] = {}
+        self._of_thread = threading.local()
+        self._all: weakref.WeakValueDictionary[int, _Watched] = weakref.WeakValueDictionary()
         self._starting = threading.Lock()
         self._is_started = False
 
@@ -40,7 +42,8 @@ class Sentinel:
         """Run a model; raises TimeoutError where it was stopped, and what it raises."""
         if not self._is_started:
             self._start()
-        watched = self._under_way[threading.get_ident()] = _Watched()
+        watched = getattr(self._of_thread, "watched", None) or self._watch()
+        began_s = watched.began_s = time.monotonic()
         try:
             return model.run(vectors, watched.stop)
         except Exception:
@@ -49,15 +52,25 @@ class Sentinel:
                 raise TimeoutError(f"not done within {limit_ms:,.0f} ms") from None
             raise
         finally:
-            del self._under_way[threading.get_ident()]
+            watched.began_s = math.inf
+            # What may be found overdue is not used for another call: it would be stopped.
+            if time.monotonic() - began_s > self.timeout_s / 2:
+                self._of_thread.watched = None
 
     def look(self) -> None:
         """Stop what is overdue."""
         now_s = time.monotonic()
-        for watched in list(self._under_way.values()):
-            if now_s - watched.began_s > self.timeout_s:
+        for found in self._all.valuerefs():
+            watched = found()
+            if watched is not None and now_s - watched.began_s > self.timeout_s:
                 watched.is_overdue = True
                 watched.stop.terminate = True
+
+    def _watch(self) -> _Watched:
+        """Return what watches the calls of this thread from now on."""
+        watched = self._of_thread.watched = _Watched()
+        self._all[id(watched)] = watched
+        return watched
 
     def _start(self) -> None:
         with self._starting:

@@ -122,6 +122,22 @@ def test_only_what_is_overdue_is_stopped() -> None:
     assert sentinel.run(linear(), WELL).tolist() == [6.0, 6.0]
 
 
+def test_a_thread_without_a_call_is_not_overdue() -> None:
+    sentinel, model = Sentinel(AMPLE_S), linear()
+    sentinel.run(model, WELL)
+    sentinel.timeout_s = 0.0
+    sentinel.look()
+    sentinel.timeout_s = AMPLE_S
+    assert sentinel.run(model, WELL).tolist() == [6.0, 6.0]
+
+
+def test_what_stopped_a_call_does_not_stop_the_next_one() -> None:
+    sentinel, model = Sentinel(SHORT_S), looping()
+    with pytest.raises(TimeoutError, match="not done within 100 ms"):
+        sentinel.run(model, HANGS)
+    assert sentinel.run(model, WELL).tolist() == [3.0, 3.0]
+
+
 def test_the_sentinels_thread_ends_with_it() -> None:
     model, before = linear(), set(threading.enumerate())
     sentinel = Sentinel(SHORT_S)
