@@ -1,6 +1,6 @@
 """From the bytes of a micro-batch to columns, in one step; what is unacceptable is set aside."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -11,16 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.arrays import Choice, Floats, Ints
-from stream_infer.core.events import Event, FieldInfo
+from stream_infer.core.events import Event
 from stream_infer.core.stream import Stream
-from stream_infer.core.windows import RESOLUTION_DEFAULT
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier event time is a broken clock
 KEY_SEPARATOR = "\x1f"
 KEY_LENGTH_MAX = 512
-SCALED_MAX = float(1 << 40)
-MODEL_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +30,10 @@ class Reject:
 
 
 class EventTypes(Protocol):
-    """Anything that knows the fields of the event types of a batch."""
+    """Anything that knows which fields all event types of a batch have."""
 
     @property
-    def fields(self) -> Mapping[type[Event], dict[str, FieldInfo]]: ...
+    def shared_fields(self) -> frozenset[str]: ...
 
 
 @dataclass(slots=True)
@@ -107,7 +104,7 @@ class Batch:
 
     def raw(self, name: str) -> list[Any]:
         """Return a field's values as decoded, None where an event type lacks the field."""
-        if all(name in infos for infos in self.stream.fields.values()):
+        if name in self.stream.shared_fields:
             return list(map(attrgetter(name), self.events))
         return [getattr(event, name, None) for event in self.events]
 
@@ -265,21 +262,15 @@ def _check_times(
 
 
 def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
-    names = sorted(stream.numeric_fields)
+    names, limits, _ = stream.checks
     if not names:
         return
-    limits = [
-        SCALED_MAX * stream.resolution.get(name, RESOLUTION_DEFAULT)
-        if name in stream.summed_fields
-        else MODEL_MAX
-        for name in names
-    ]
-    columns = np.array(list(map(batch.column, names)))
-    wrong = np.abs(columns) >= np.array(limits)[:, None]
+    columns = np.array([batch.column(name) for name in names])
+    wrong = np.abs(columns) >= limits
     if not np.count_nonzero(wrong):
         return
     for number, i in np.argwhere(wrong).tolist():
-        name, limit = names[number], limits[number]
+        name, limit = names[number], limits[number, 0]
         remedy = "no model takes such a number"
         if name in stream.summed_fields:
             remedy = "declare a coarser resolution for it if it is right"
@@ -287,7 +278,7 @@ def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> Non
 
 
 def _check_texts(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
-    for name in sorted(stream.key_fields):
+    for name in stream.checks.texts:
         texts = batch.labels(name)
         if all(texts) and _are_fine(texts):  # type: ignore[arg-type]
             continue

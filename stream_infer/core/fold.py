@@ -12,6 +12,7 @@ from stream_infer.core.windows import ViewPlan
 
 PIECE_BITS = 11
 PIECE = 1 << PIECE_BITS  # larger pieces fall out of the processor's caches
+FEW = 16
 PIECE_BYTES = 1 << 26  # rows of one piece, which are copied where they skip many tiles
 
 
@@ -75,6 +76,10 @@ def _by_row(rows: Ints, start: int) -> tuple[Ints, Ints]:
     """Return a piece's events, counted from `start`, by row and then in order; and their rows."""
     if len(rows) == 1:
         return np.array([start]), rows
+    if len(rows) <= FEW:
+        order = rows.argsort(kind="stable")
+        by_row = rows.take(order)
+        return (order + start if start else order), by_row
     # One sort of (row, offset) pairs packed into single numbers gives both.
     packed = (rows << PIECE_BITS) + np.arange(len(rows))
     packed.sort()

@@ -48,12 +48,13 @@ def join(
     known_us = np.where(missing, 0, timestamps_us) if some_missing else timestamps_us
     age_us = np.maximum(times_us[:, None] - known_us, 0)
     stale = age_us > ttl_us
-    stale &= ttl_us > 0
     if not some_missing and not np.count_nonzero(stale):
         return Joined(values, stale.view(np.uint8), age_us)
+    stale &= ttl_us > 0
     state = stale.view(np.uint8) * np.uint8(STALE)
     if some_missing:
         state[missing] = ABSENT
         age_us[missing] = -1
-    values = np.where((state != PRESENT)[:, view_of], np.nan, values)
+    if np.count_nonzero(state):
+        values = np.where((state != PRESENT)[:, view_of], np.nan, values)
     return Joined(values, state, age_us)

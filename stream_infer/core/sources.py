@@ -46,6 +46,11 @@ class Sources:
         """Fields by name, of each event type of all streams."""
         return {kind: infos for stream in self.streams for kind, infos in stream.fields.items()}
 
+    @cached_property
+    def shared_fields(self) -> frozenset[str]:
+        """Names of fields that all event types of all streams have."""
+        return frozenset.intersection(*map(frozenset, self.fields.values()))
+
     def index(self, name: str) -> int:
         """Return which of the streams has this name; raises KeyError where none has."""
         return self._index[name]

@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from stream_infer.core.aggregates_sums import PARTS_OF
+from stream_infer.core.arrays import Floats
 from stream_infer.core.durations import microseconds
 from stream_infer.core.errors import DeclarationError, did_you_mean
 from stream_infer.core.events import Event, FieldInfo, fields_of, union_members
 from stream_infer.core.features import Feature
-from stream_infer.core.windows import ViewPlan, plan_view
+from stream_infer.core.windows import RESOLUTION_DEFAULT, ViewPlan, plan_view
 
 MAX_BYTES_DEFAULT = 65_536
+SCALED_MAX = float(1 << 40)
+MODEL_MAX = float(np.finfo(np.float32).max)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -25,6 +30,17 @@ def check_topic(culprit: str, name: str) -> None:
         raise DeclarationError(
             culprit, f"{name!r} is no name of a topic: up to 249 ASCII letters, digits, . _ and -"
         )
+
+
+class Checks(NamedTuple):
+    """What is checked of the events of a stream: numbers, each below its limit, and texts.
+
+    `limits` float64[numbers, 1]; `texts` are the fields that are keys or part of one.
+    """
+
+    numbers: tuple[str, ...]
+    limits: Floats
+    texts: tuple[str, ...]
 
 
 class Stream:
@@ -69,6 +85,7 @@ class Stream:
         self.resolution: Mapping[str, float] = MappingProxyType(dict(resolution or {}))
         self.key_fields = {key} | ({event_id} if event_id else set())
         self.summed_fields: set[str] = set()
+        self._checks: tuple[tuple[int, int], Checks] | None = None
         self._check()
 
     def _check(self) -> None:
@@ -129,6 +146,19 @@ class Stream:
             if info.kind == "number"
         )
 
+    @property
+    def checks(self) -> "Checks":
+        """What is checked of each event, as of the views that are declared by now."""
+        size = len(self.summed_fields), len(self.key_fields)  # These only grow.
+        if self._checks is None or self._checks[0] != size:
+            self._checks = size, _checks(self)
+        return self._checks[1]
+
+    @cached_property
+    def shared_fields(self) -> frozenset[str]:
+        """Names of fields that all event types have."""
+        return frozenset.intersection(*map(frozenset, self.fields.values()))
+
     @cached_property
     def field_names(self) -> frozenset[str]:
         """Names of all fields of all event types."""
@@ -156,6 +186,17 @@ class Stream:
             if feature.kind in PARTS_OF and feature.field is not None
         )
         return view
+
+
+def _checks(stream: Stream) -> Checks:
+    names = tuple(sorted(stream.numeric_fields))
+    limits = [
+        SCALED_MAX * stream.resolution.get(name, RESOLUTION_DEFAULT)
+        if name in stream.summed_fields
+        else MODEL_MAX
+        for name in names
+    ]
+    return Checks(names, np.array(limits).reshape(-1, 1), tuple(sorted(stream.key_fields)))
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def _join_batch(
             reasons[f"null:{view}"] = (of_view == PRESENT) & nulls
     if some_unused:
         age_us = np.where(status == PRESENT, age_us, NO_AGE_US)
-    return values, age_us.max(axis=1, initial=NO_AGE_US)
+    return values, np.maximum.reduce(age_us, axis=1, initial=NO_AGE_US)
 
 
 def reason_texts(reasons: Bools, names: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from stream_infer.core.join import MISSING
 from stream_infer.store.feast_plan import JoinKey, ReadPlan
 from stream_infer.store.feast_wire import (
     Key,
-    decode_column,
+    decode_columns,
     decode_timestamp,
     entity_keys,
     feature_field,
@@ -222,9 +222,7 @@ class _Group:
     def decode(self, replies: Sequence[Reply]) -> BatchFeatures:
         """One row a reply."""
         fields = list(zip(*replies, strict=True))
-        values = np.empty((len(replies), len(self.dtypes)))
-        for place, dtype in enumerate(self.dtypes):
-            values[:, place] = decode_column(dtype, fields[place])
+        values = decode_columns(self.dtypes, fields)
         timestamps_us = np.array(
             [[self._timestamp(text) for text in texts] for texts in fields[len(self.dtypes) :]],
             np.int64,

@@ -126,6 +126,22 @@ def decode_column(dtype: str, values: Sequence[bytes | None]) -> NDArray[np.floa
     return np.array([decode_value(value) for value in values], np.float64)
 
 
+def decode_columns(
+    dtypes: Sequence[str], columns: Sequence[Sequence[bytes | None]]
+) -> NDArray[np.float64]:
+    """Decode features of the same n entities into float64[n, F] (see `decode_column`).
+
+    There may be more columns than `dtypes`; these are of the first ones.
+    """
+    if len(columns[0]) < _TOGETHER_MIN:
+        few = [list(map(decode_value, columns[place])) for place in range(len(dtypes))]
+        return np.array(few, np.float64).T
+    values = np.empty((len(columns[0]), len(dtypes)))
+    for place, dtype in enumerate(dtypes):
+        values[:, place] = decode_column(dtype, columns[place])
+    return values
+
+
 def decode_value(value: bytes | None) -> float:
     """Decode one serialised `Value` by its tag; NaN for null, absent or not numeric."""
     if not value:
