@@ -1,4 +1,4 @@
-"""Commands of many callers on one connection to Redis, for reads that must cost little.
+"""Commands of many callers on one connection to Redis, for what must cost little.
 
 A client library's pipeline takes a connection from a pool, waits with a time limit for each reply,
 and gives the connection back: more work than a small read itself. Here, what callers ask goes out
@@ -11,26 +11,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
-from redis.asyncio import Redis
+from redis._parsers.base import BaseParser
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-Command = tuple[str | bytes, ...]
+Command = tuple[str | bytes | int, ...]
 _pack: Callable[[Any], bytes] = hiredis.pack_command
 
 
 class Commands:
     """Sends commands to the server of `redis`, a client of one server or of a cluster.
 
-    The connection is made when it is first needed, as `redis` would make it, and made anew when it
-    is broken; a cluster is asked through the client's own pipelines.
+    The connection is one of the client's own, taken when it is first needed, and made anew when it
+    is broken; it is closed with the client. A cluster is asked through the client's pipelines.
+    Where callers do not share the connection, one that gives up waiting takes it with it: the
+    server may be gone without a word.
     """
 
-    def __init__(self, redis: Redis, timeout_s: float) -> None:
+    def __init__(self, redis: Redis, timeout_s: float, *, shared: bool = True) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
+        self._shared = shared
         self._line: _Line | None = None
         self._connecting = asyncio.Lock()
 
@@ -45,15 +49,29 @@ class Commands:
             return []
         if isinstance(self._redis, RedisCluster):
             return await self._through_client(commands)
-        text = b"".join(map(_pack, commands))
         try:
-            replies = await (self._line_now() or await self._connect()).ask(text, len(commands))
+            replies = await self.attempt(commands)
         except RedisConnectionError:
-            replies = await (self._line_now() or await self._connect()).ask(text, len(commands))
+            replies = await self.attempt(commands)
         for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise ResponseError(str(reply))
+            if isinstance(reply, RedisError):
+                raise reply
         return replies
+
+    async def attempt(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the reply to each command, or the redis.RedisError with which it was refused.
+
+        For a client of one server; commands are sent once. Raises redis.RedisError when the server
+        cannot be reached, or does not answer in time: it may have obeyed all the same.
+        """
+        text = b"".join(map(_pack, commands))
+        line = self._line_now() or await self._connect()
+        try:
+            return await line.ask(text, len(commands))
+        except asyncio.CancelledError:
+            if not self._shared:
+                self.close()
+            raise
 
     def close(self) -> None:
         """Close the connection; what is under way fails."""
@@ -67,6 +85,9 @@ class Commands:
         async with self._connecting:
             line = self._line_now()
             if line is None:
+                if self._line is not None:
+                    broken, self._line = self._line, None
+                    await broken.give_back()
                 line = self._line = await _Line.opened(self._redis, self._timeout_s)
             return line
 
@@ -79,15 +100,17 @@ class Commands:
 
 
 class _Line(asyncio.Protocol):
-    """One connection, and who waits for replies on it."""
+    """One connection of a client's pool, and who waits for replies on it."""
 
-    def __init__(self, writer: asyncio.StreamWriter, timeout_s: float) -> None:
+    def __init__(self, pool: ConnectionPool, taken: Any, timeout_s: float) -> None:
         self.closed = False
-        self._writer = writer  # Held: one that nobody holds closes its connection.
-        self._transport = writer.transport
+        self._pool = pool
+        self._taken = taken
+        self._transport: asyncio.Transport = taken._writer.transport
+        self._protocol_before = self._transport.get_protocol()
         self._transport.set_protocol(self)
         self._timeout_s = timeout_s
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(replyError=BaseParser.parse_error)
         self._asked: deque[tuple[int, float, asyncio.Future[list[Any]]]] = deque()
         self._replies: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -97,11 +120,12 @@ class _Line(asyncio.Protocol):
     async def opened(cls, redis: Redis, timeout_s: float) -> "_Line":
         """Connect as a client does, with its login and its TLS, and take the connection over."""
         pool = redis.connection_pool
-        made: Any = pool.connection_class(**pool.connection_kwargs)
-        await made.connect()
-        line = cls(made._writer, timeout_s)
-        made._reader = made._writer = None
-        return line
+        return cls(pool, await pool.get_connection(), timeout_s)  # type: ignore[no-untyped-call]
+
+    async def give_back(self) -> None:
+        """Let the client have its connection again, which is closed."""
+        await self._taken.disconnect(nowait=True)
+        await self._pool.release(self._taken)
 
     async def ask(self, text: bytes, count: int) -> list[Any]:
         """Send commands; return that many replies."""
@@ -128,7 +152,8 @@ class _Line(asyncio.Protocol):
             self.close(RedisConnectionError(f"unexpected bytes: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell those who wait."""
+        """Tell those who wait, and the client."""
+        self._protocol_before.connection_lost(None)
         self.close(RedisConnectionError("the server closed the connection"))
 
     def close(self, error: Exception) -> None:

@@ -13,6 +13,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError
 
 from stream_infer.core.state import StoredRows
+from stream_infer.store.commands import Command, Commands
 
 EXPIRY_KEPT_S = 60
 """Rows expire up to so long after their idle time: a write need not set it anew within this."""
@@ -52,10 +53,10 @@ class _Prepared(NamedTuple):
 class RowWriter:
     """Writes rows and positions; a row that is written often has its expiry set now and then."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        script = files("stream_infer.store").joinpath("state.lua").read_text()
-        self._script = redis.register_script(script)
+    def __init__(self, redis: Redis, timeout_s: float) -> None:
+        self._text = files("stream_infer.store").joinpath("state.lua").read_text()
+        self._script = redis.register_script(self._text)
+        self._commands = Commands(redis, timeout_s, shared=False)
         # A node that is giving a slot away checks the keys that a script names before it runs it;
         # at any other key it would stop in the middle.
         self._cluster = isinstance(redis, RedisCluster)
@@ -81,24 +82,28 @@ class RowWriter:
         self._lately.pop(prefix, None)
 
     async def _answers(self, prepared: Sequence[_Prepared]) -> list[int | BaseException]:
-        if self._cluster or len(prepared) == 1:
+        if self._cluster:
             calls = (self._script(keys=p.keys, args=p.arguments) for p in prepared)
             called: list[int | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
             return called
-        pipeline = self._redis.pipeline(transaction=False)
-        for keys, arguments, _ in prepared:
-            pipeline.execute_command("EVALSHA", self._script.sha, len(keys), *keys, *arguments)
+        sha = self._script.sha
+        evaluations: list[Command] = [
+            ("EVALSHA", sha, len(one.keys), *one.keys, *one.arguments) for one in prepared
+        ]
         try:
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            return await self._called(evaluations)
         except Exception as error:
             return [error for _ in prepared]
-        for place, answer in enumerate(answers):
-            if isinstance(answer, NoScriptError):  # the server was started anew
-                try:
-                    keys, arguments, _ = prepared[place]
-                    answers[place] = await self._script(keys=keys, args=arguments)
-                except Exception as error:
-                    answers[place] = error
+
+    async def _called(self, calls: Sequence[Command]) -> list[int | BaseException]:
+        """Send calls once, and those again that were refused for want of the script."""
+        answers = await self._commands.attempt(calls)
+        unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:  # the server was started anew
+            load: Command = ("SCRIPT", "LOAD", self._text)
+            _, *again = await self._commands.attempt([load, *(calls[n] for n in unknown)])
+            for place, answer in zip(unknown, again, strict=True):
+                answers[place] = answer
         return answers
 
     def _prepared(self, write: Write) -> _Prepared:

@@ -71,17 +71,19 @@ def partition_prefix(topology: str, partition: int) -> str:
 class StateStore:
     """State of one topology; `schema` and `partitions` must equal what made the stored rows.
 
-    Every method raises redis.RedisError when Redis does not answer.
+    Every method raises redis.RedisError when Redis does not answer, `write` within `timeout_s`.
     """
 
-    def __init__(self, redis: Redis, topology: str, schema: str, partitions: int) -> None:
+    def __init__(
+        self, redis: Redis, topology: str, schema: str, partitions: int, *, timeout_s: float = 10.0
+    ) -> None:
         self._redis = redis
         self.topology = topology
         self._schema = schema
         self._partitions = partitions
         discard = files("stream_infer.store").joinpath("discard.lua").read_text()
         self._discard = redis.register_script(discard)
-        self._writer = RowWriter(redis)
+        self._writer = RowWriter(redis, timeout_s)
 
     async def check(self) -> None:
         """Raise StateError when stored rows do not fit, of any partition (see `acquire`)."""
@@ -193,7 +195,7 @@ class StateStore:
             )
 
     def row_keys(self, partition: int, shard: str, keys: Iterable[str]) -> list[str]:
-        """Return the Redis keys of rows, for a caller that reads them in a pipeline of its own."""
+        """Return the Redis keys of rows, for a caller that reads them."""
         prefix = f"{partition_prefix(self.topology, partition)}{shard}:"
         return [prefix + key for key in keys]
 
@@ -243,11 +245,11 @@ class StateStore:
         return replace(ownership, position=snapshot.position)
 
     def memory_command(self, partition: int) -> tuple[str | int, ...]:
-        """Return the command whose reply an `EvictionWatch` takes, for a caller's own pipeline."""
+        """Return the command whose reply an `EvictionWatch` takes, for a caller to send."""
         return memory_command(partition_prefix(self.topology, partition) + "meta")
 
     def header_command(self, partition: int) -> tuple[str, ...]:
-        """Return the command whose reply `check_header` takes, for a caller's own pipeline."""
+        """Return the command whose reply `check_header` takes, for a caller to send."""
         meta = partition_prefix(self.topology, partition) + "meta"
         return ("HMGET", meta, "epoch", "next_offset")
 
@@ -284,15 +286,11 @@ class StateStore:
         for partition in range(self._partitions):
             pipeline.get(self.row_keys(partition, RESULTS, [key])[0])
         found = [payload for payload in await pipeline.execute() if payload is not None]
-        return max(found, key=_event_time) if found else None
+        return max(found, key=lambda result: _decode(result).event_time) if found else None
 
 
 class _Timed(msgspec.Struct):
     event_time: datetime
 
 
-_decode_timed = msgspec.json.Decoder(_Timed).decode
-
-
-def _event_time(result: bytes) -> datetime:
-    return _decode_timed(result).event_time
+_decode = msgspec.json.Decoder(_Timed).decode

@@ -22,6 +22,7 @@ from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.monitoring.metrics import Laps
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.commands import Command, Commands
 from stream_infer.store.state import StateStore
 from stream_infer.stream.away import Away
 from stream_infer.stream.concluding import Conclusion
@@ -82,8 +83,7 @@ class TopologyProcessor:
         broken: Callable[[Exception], None] = end_process,
     ) -> None:
         self._runtime = runtime
-        self._redis = redis
-        self._store = store
+        self._commands = Commands(redis, settings.request_timeout_s, shared=False)
         self._rows_max = settings.state_rows_max
         self._reader: BatchFeatureReader | None = runtime.reader(settings)
         self._conclusion = Conclusion(runtime, counters, rekeyed, wall_us)
@@ -227,23 +227,23 @@ class TopologyProcessor:
 
     async def _read(self, work: Work) -> None:
         """Fetch rows and batch features that are not in memory, in one round trip."""
-        pipeline = self._redis.pipeline(transaction=False)
+        commands: list[Command] = []
         engine, batch = self._runtime.engine, work.batch
         for _, owned in work.owned:
             owned.evict(self._rows_max)
         work.found = engine.look_up(work.events)
         asked: list[Asked] = []
         for number, (tp, owned) in enumerate(work.owned):
-            asked += self._rows.ask(pipeline, tp, owned, work.found.lacking(number))
+            asked += self._rows.ask(commands, tp, owned, work.found.lacking(number))
         scored = engine.scored(batch)
         request = rows_asked = None
         if self._reader is not None:
             request = self._reader.request({f: scored.raw(f) for f in self._reader.plan.fields})
-            for command in request.commands:
-                pipeline.execute_command(*command)
+            commands += request.commands
         if self._rekeyed is not None:
-            rows_asked = self._rekeyed.ask(pipeline, [scored])
-        replies = iter(await pipeline.execute() if len(pipeline) else [])
+            rows_asked = self._rekeyed.request([scored])
+            commands += rows_asked.commands
+        replies = iter(await self._commands.run(commands))
         self._rows.insert(asked, replies)
         if self._reader is not None and request is not None:
             own = list(islice(replies, len(request.commands)))

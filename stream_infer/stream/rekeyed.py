@@ -17,6 +17,7 @@ from stream_infer.core.rekeyed_state import (
 )
 from stream_infer.monitoring.rekeyed import RekeyedCounts
 from stream_infer.settings import Settings
+from stream_infer.store.commands import Command, Commands
 from stream_infer.store.state import StateStore
 from stream_infer.stream.forwarding import received
 from stream_infer.stream.holdings import Holdings
@@ -58,7 +59,7 @@ class RekeyedStage:
     ) -> None:
         self._engine = engine
         self._keyed = keyed_views(engine.topology)
-        self._redis = redis
+        self._commands = Commands(redis, settings.request_timeout_s, shared=False)
         self._rows_max = settings.state_rows_max
         self._holdings = Holdings(
             engine.topology,
@@ -88,13 +89,13 @@ class RekeyedStage:
             for tp, records in batch.items()
             if tp in self._holdings
         ]
-        pipeline = self._redis.pipeline(transaction=False)
+        commands: list[Command] = []
         asked: list[Asked] = []
         for share in shares:
             share.owned.evict(self._rows_max)
             lacking = lacking_rekeyed(share.owned.state, self._keyed, share.received)
-            asked += self._rows.ask(pipeline, share.tp, share.owned, lacking)
-        self._rows.insert(asked, iter(await pipeline.execute() if asked else []))
+            asked += self._rows.ask(commands, share.tp, share.owned, lacking)
+        self._rows.insert(asked, iter(await self._commands.run(commands)))
         return shares
 
     def fold(self, shares: Sequence[Share]) -> dict[TP, int]:

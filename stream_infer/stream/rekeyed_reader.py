@@ -1,4 +1,4 @@
-"""Reading rows of rekeyed views for the events that are scored, in a caller's own pipeline."""
+"""Reading rows of rekeyed views for the events that are scored, among a caller's own commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from stream_infer.stream.partitioning import Partitioner
 
 @dataclass(frozen=True, slots=True)
 class RowRequest:
-    """Commands for a pipeline; `rows` are, for each command, the views and entities it asks for."""
+    """Commands to send; `rows` are, for each command, the views and entities it asks for."""
 
     commands: list[tuple[str, ...]]
     rows: list[list[tuple[str, str]]]

@@ -24,12 +24,9 @@ class Rekeying:
         self._reader = RekeyedReader(topology, partitions)
         self._counts = counts
 
-    def ask(self, pipeline: Any, scored: Sequence[Batch]) -> RowRequest:
-        """Add to a pipeline what reads the rows of scored events; the replies go to `absorb`."""
-        request = self._reader.request(scored)
-        for command in request.commands:
-            pipeline.execute_command(*command)
-        return request
+    def request(self, scored: Sequence[Batch]) -> RowRequest:
+        """Return what reads the rows of scored events; the replies go to `absorb`."""
+        return self._reader.request(scored)
 
     def absorb(self, request: RowRequest, replies: Sequence[Any]) -> Mapping[str, Shard]:
         """Return the rows by view."""

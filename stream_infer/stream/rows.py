@@ -1,4 +1,4 @@
-"""Reading the rows that owned partitions lack, in a caller's own pipeline."""
+"""Reading the rows that owned partitions lack, among a caller's own commands."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 from stream_infer.core.errors import FencedError
 from stream_infer.core.shard import Shard
+from stream_infer.store.commands import Command
 from stream_infer.store.state import Ownership, StateStore
 from stream_infer.stream.holdings import Holdings
 from stream_infer.stream.owned import Owned
@@ -31,19 +32,18 @@ class RowReader:
         self._store = store
 
     def ask(
-        self, pipeline: Any, tp: TP, owned: Owned, lacking: Mapping[str, list[str]]
+        self, commands: list[Command], tp: TP, owned: Owned, lacking: Mapping[str, list[str]]
     ) -> list[Asked]:
-        """Add commands to a pipeline for the keys that a partition lacks, by shard, if any."""
+        """Add the commands for the keys that a partition lacks, by shard, if any."""
         keys = {name: found for name, found in lacking.items() if found}
         if not keys:
             return []
         for name, found in keys.items():
-            found_at = self._store.row_keys(tp.partition, name, found)
-            pipeline.execute_command("MGET", *found_at)
-        pipeline.execute_command(*self._store.header_command(tp.partition))
+            commands.append(("MGET", *self._store.row_keys(tp.partition, name, found)))
+        commands.append(self._store.header_command(tp.partition))
         asks_memory = self._holdings.evictions.asks(owned.watch)
         if asks_memory:
-            pipeline.execute_command(*self._store.memory_command(tp.partition))
+            commands.append(self._store.memory_command(tp.partition))
         return [Asked(tp, owned, keys, owned.ownership, asks_memory)]
 
     def insert(self, asked: Sequence[Asked], replies: Iterator[Any]) -> None:

@@ -134,13 +134,17 @@ def faust_app(
     async def make_processor(partitions: Mapping[str, int]) -> Processor:
         loaded = runtime or build_runtime(topology, settings)
         count = common_count(topology, partitions)
-        store = StateStore(redis, topology.name, loaded.engine.schema, count)
+        timeout_s = settings.request_timeout_s
+        schema = loaded.engine.schema
+        store = StateStore(redis, topology.name, schema, count, timeout_s=timeout_s)
         await store.check()
         counted = ends or TopologyCounters()
         if not topology.rekeyed:
             return TopologyProcessor(loaded, redis, store, settings, counted)
         topic = topology.rekeyed_events
-        rekeyed_store = StateStore(redis, topic, rekeyed_schema(topology), partitions[topic])
+        rekeyed_store = StateStore(
+            redis, topic, rekeyed_schema(topology), partitions[topic], timeout_s=timeout_s
+        )
         await rekeyed_store.check()
         rekeying = Rekeying(topology, partitions[topic], counted.rekeyed)
         first = TopologyProcessor(loaded, redis, store, settings, counted, rekeyed=rekeying)

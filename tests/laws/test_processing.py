@@ -14,6 +14,7 @@ from stream_infer.core.errors import FencedError, StateError
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
+from stream_infer.store.commands import Commands
 from stream_infer.store.state import StateStore
 from stream_infer.stream.processing import TP, OutgoingRecord, RecordTooLarge
 from stream_infer.stream.processor import TopologyProcessor
@@ -259,11 +260,11 @@ async def test_a_failed_read_leaves_no_trace(redis: Redis, topology: Topology) -
     worker = Worker(shop_runtime(topology), redis)
     await worker.start()
     broken = Redis.from_url("redis://127.0.0.1:1")
-    whole, worker.processor._redis = worker.processor._redis, broken
+    whole, worker.processor._commands = worker.processor._commands, Commands(broken, 5.0)
     with pytest.raises(RedisError, match=r"127\.0\.0\.1"):
         await worker.consume(records)
     assert worker.counters.ends.consumed == 0
-    worker.processor._redis = whole
+    worker.processor._commands = whole
     await worker.consume(records)
     assert worker.counters.ends.consumed == 200
     assert worker.counters.ends.conserved

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stream_infer.processes import free_port
@@ -69,6 +69,61 @@ async def test_a_refused_command_fails_for_its_caller_only(
     )
     assert isinstance(refused, ResponseError)
     assert fine == [b"text"]
+
+
+async def test_an_attempt_returns_refusals_in_their_place(commands: Commands, unique: str) -> None:
+    call = ("EVALSHA", "0" * 40, 1, unique)
+    await commands.run([("SET", unique, "text")])
+    before, unknown, wrong, after = await commands.attempt(
+        [("GET", unique), call, ("HGET", unique, "field"), ("EXISTS", unique)]
+    )
+    assert (before, after) == (b"text", 1)
+    assert isinstance(unknown, NoScriptError)
+    assert isinstance(wrong, ResponseError)
+
+
+async def test_an_attempt_whose_answer_is_lost_is_not_repeated(
+    redis: Redis, proxy: Proxy, commands: Commands, unique: str
+) -> None:
+    assert await commands.attempt([("INCR", unique)]) == [1]
+    with proxy.silent():
+        asked = asyncio.create_task(commands.attempt([("INCR", unique)]))
+        await asyncio.sleep(0)
+        proxy.reset()
+        with pytest.raises(RedisConnectionError):
+            await asked
+    assert int(await redis.get(unique)) <= 2
+
+
+async def test_a_sole_caller_that_gives_up_takes_the_connection_with_it(
+    redis: Redis, proxy: Proxy
+) -> None:
+    commands = Commands(redis, timeout_s=60, shared=False)
+    assert await commands.run([("PING",)]) == [b"PONG"]
+    with proxy.silent():
+        gone = asyncio.create_task(commands.run([("ECHO", "a")]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+    assert await commands.run([("ECHO", "b")]) == [b"b"]
+    assert proxy.connections == 2
+
+
+async def test_the_connection_is_closed_with_its_client(redis_url: str, unique: str) -> None:
+    async with connect(redis_url, timeout_s=5) as client, connect(redis_url, timeout_s=5) as other:
+        commands = Commands(client, timeout_s=60)
+        await commands.run([("CLIENT", "SETNAME", unique)])
+        asked = asyncio.create_task(commands.attempt([("BLPOP", unique, "60")]))
+        await asyncio.sleep(0)
+        await client.aclose()
+        with pytest.raises(RedisConnectionError):
+            await asked
+        async with asyncio.timeout(20):
+            while any(  # noqa: ASYNC110 (nobody sets an event for it)
+                one["name"] == unique for one in await other.client_list()
+            ):
+                await asyncio.sleep(0)
 
 
 async def test_a_broken_connection_is_replaced_also_under_a_question(
