@@ -14,6 +14,7 @@ from benchmarks.generator import account_name
 from benchmarks.options import Options
 from benchmarks.place import Place
 from stream_infer.store.batch_features import BatchFeatureReader
+from stream_infer.store.commands import Commands
 from stream_infer.store.feast_plan import ReadPlan
 from stream_infer.store.feast_repo import connection_string
 
@@ -37,6 +38,7 @@ async def _measure(plan: ReadPlan, repo: Path, url: str, options: Options) -> li
     store.config.online_store.connection_string = connection_string(url)
     reader = BatchFeatureReader(plan, cache_max_age_s=0.0)
     redis = Redis.from_url(url)
+    commands = Commands(redis, timeout_s=10.0)
     service = store.get_feature_service(plan.service)
     random = np.random.default_rng(5)
     figures: list[Figure] = []
@@ -45,7 +47,7 @@ async def _measure(plan: ReadPlan, repo: Path, url: str, options: Options) -> li
         rows = [{"account": name} for name in names]
 
         async def ours(names: list[str] = names) -> object:
-            return await reader.read(redis, {"account": names})
+            return await reader.read(commands, {"account": names})
 
         async def sdk(rows: list[dict[str, str]] = rows) -> object:
             return store.get_online_features(features=service, entity_rows=rows)

@@ -1,7 +1,7 @@
 """Batch features of a whole micro-batch: one round trip to Redis, most of it saved by a cache.
 
 Nothing here waits: `request` says which commands to send, `absorb` takes their replies, so that the
-caller can send them in one pipeline with its own. `read` does both on a connection of the caller's.
+caller can send them together with its own. `read` does both on a connection of the caller's.
 """
 
 import time
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream_infer.core.errors import SettingsError
 from stream_infer.core.join import MISSING
+from stream_infer.store.commands import Command, Commands
 from stream_infer.store.feast_plan import JoinKey, ReadPlan
 from stream_infer.store.feast_wire import (
     Key,
@@ -28,7 +29,6 @@ from stream_infer.store.row_cache import NOBODY, RowCache
 
 Column = Sequence[str | int | None]
 Reply = Sequence[bytes | None]
-Command = tuple[str | bytes, ...]
 
 TIMESTAMPS_KEPT_MAX = 4096
 
@@ -167,15 +167,10 @@ class BatchFeatureReader:
         request = self.request(columns)
         return self.absorb(request, [(None,) * (len(c) - 2) for c in request.commands], keep=False)
 
-    async def read(self, redis: Any, columns: Mapping[str, Column]) -> BatchFeatures:
-        """Request, send in one pipeline on `redis` (a redis.asyncio client), and absorb."""
+    async def read(self, commands: Commands, columns: Mapping[str, Column]) -> BatchFeatures:
+        """Request, send, and absorb."""
         request = self.request(columns)
-        if not request.commands:
-            return self.absorb(request, ())
-        pipeline = redis.pipeline(transaction=False)
-        for command in request.commands:
-            pipeline.execute_command(*command)
-        return self.absorb(request, await pipeline.execute())
+        return self.absorb(request, await commands.run(request.commands))
 
 
 class _Group:

@@ -21,7 +21,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stream_infer.core.errors import SettingsError
-from stream_infer.store.quick_connection import QuickConnection
 
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 DEFAULT_PORT = 6379
@@ -95,8 +94,6 @@ def connect(
     timeouts: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     if is_cluster(url):
         return _cluster(url, timeouts)
-    # A URL with TLS or of a socket's file brings a class of its own, which goes before this one.
-    timeouts["connection_class"] = QuickConnection
     retry = Retry(NoBackoff(), retries, supported_errors=(RedisConnectionError,))
     try:
         if connections_max is None:

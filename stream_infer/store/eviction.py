@@ -91,7 +91,7 @@ class EvictionWatch:
         self.memory = memory
 
     def wants(self, now_s: float) -> bool:
-        """Whether a read of rows must ask for the memory, after the rows, in the same pipeline."""
+        """Whether a read of rows must ask for the memory, after the rows, in one round trip."""
         due = now_s - self._looked_s >= LOOK_EVERY_S
         return self._watched or (due and self.memory is not UNKNOWN)
 

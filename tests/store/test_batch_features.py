@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from stream_infer.core.errors import DeclarationError, SettingsError
 from stream_infer.core.join import ABSENT, MISSING, PRESENT, STALE, join
 from stream_infer.store.batch_features import BatchFeatureReader, BatchFeatures, FeatureRequest
+from stream_infer.store.commands import Commands
 from stream_infer.store.feast_plan import (
     JoinKey,
     PlanFeature,
@@ -115,7 +116,7 @@ async def test_reading_in_one_round_trip_equals_request_and_absorb(
     reader = BatchFeatureReader(types_store.plan)
     async with redis.asyncio.Redis.from_url(types_store.redis_url) as connected:
         for _ in range(2):  # The second time from the cache.
-            found = await reader.read(connected, columns_of(ENTITIES))
+            found = await reader.read(Commands(connected, timeout_s=5), columns_of(ENTITIES))
             np.testing.assert_array_equal(found.values, expected.values)
             np.testing.assert_array_equal(found.timestamps_us, expected.timestamps_us)
 

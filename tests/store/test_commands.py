@@ -165,6 +165,16 @@ async def test_a_server_that_says_nothing_is_an_error_in_time_and_asked_anew_lat
     commands.close()
 
 
+async def test_a_server_that_takes_nothing_is_an_error_in_time(redis: Redis, proxy: Proxy) -> None:
+    commands = Commands(redis, timeout_s=0.2, shared=False)
+    assert await commands.attempt([("PING",)]) == [b"PONG"]
+    with proxy.silent():
+        async with asyncio.timeout(20):
+            with pytest.raises(RedisTimeoutError):
+                await commands.attempt([("SET", "key", b"x" * (32 << 20))])
+    assert await commands.attempt([("PING",)]) == [b"PONG"]
+
+
 async def test_a_server_that_is_not_there_is_an_error() -> None:
     client = connect(f"redis://127.0.0.1:{free_port()}/0", timeout_s=1)
     with pytest.raises(RedisConnectionError):

@@ -161,7 +161,7 @@ async def test_batch_features_of_a_cluster_equal_feasts_sdk(
     plan = load_plan(repo, "everything", exclude=["users__text"])
     rows = [{"user_id": user, "shop_name": "süd", "target": "north"} for user in USERS]
     columns = {field: [row[field] for row in rows] for field in plan.fields}
-    ours = await BatchFeatureReader(plan).read(redis, columns)
+    ours = await BatchFeatureReader(plan).read(Commands(redis, timeout_s=5), columns)
     feast = _store(repo, cluster.url)
     theirs = feast.get_online_features(
         features=feast.get_feature_service("everything"), entity_rows=rows, full_feature_names=True
