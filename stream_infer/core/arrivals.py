@@ -9,7 +9,7 @@ import numpy.typing as npt
 from stream_infer.core.arrays import Bools, Floats, Ints
 from stream_infer.core.lazy import lazy
 from stream_infer.core.panes import Panes, Ring
-from stream_infer.core.shard import Shard
+from stream_infer.core.stored_rows import Rows
 
 UPDATED = "updated_us"
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Arrivals:
 
     def __init__(
         self,
-        shard: Shard,
+        shard: Rows,
         batch: EventColumns,
         order: Ints,
         row: Ints,

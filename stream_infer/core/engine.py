@@ -21,8 +21,8 @@ from stream_infer.core.labels import Joined, first_seen, join_label, join_predic
 from stream_infer.core.lateness import on_time
 from stream_infer.core.partitioned import Found, Partitioned, bounds_of, from_on
 from stream_infer.core.rekeyed import read_rekeyed
-from stream_infer.core.shard import Shard
 from stream_infer.core.state import IDS, LABELS, PartitionState
+from stream_infer.core.stored_rows import Rows
 from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import (
     STATE_UNAVAILABLE,
@@ -32,7 +32,7 @@ from stream_infer.core.vectors import (
     assemble,
 )
 
-NO_SHARDS: Mapping[str, Shard] = MappingProxyType({})
+NO_SHARDS: Mapping[str, Rows] = MappingProxyType({})
 
 
 class Folded(Struct, frozen=True):
@@ -122,7 +122,7 @@ class Engine:
         work: Partitioned,
         found: Found,
         batch_columns: BatchColumns | None,
-        rekeyed: Mapping[str, Shard] = NO_SHARDS,
+        rekeyed: Mapping[str, Rows] = NO_SHARDS,
     ) -> Folded:
         """Fold a batch into the state; return the vectors of its scored events as processed.
 
@@ -242,7 +242,7 @@ class Engine:
         return pairs
 
     def read_vectors(
-        self, shards: Mapping[str, Shard], batch: Batch, batch_columns: BatchColumns | None
+        self, shards: Mapping[str, Rows], batch: Batch, batch_columns: BatchColumns | None
     ) -> Vectors:
         """Return the vectors of events as of the rows in `shards`, which stay as they are.
 

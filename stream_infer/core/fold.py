@@ -8,6 +8,7 @@ import numpy as np
 from stream_infer.core.arrays import Floats, Ints
 from stream_infer.core.arrivals import UPDATED, Arrivals, EventColumns, Observing
 from stream_infer.core.shard import EMPTY_ROW, Shard
+from stream_infer.core.stored_rows import Rows
 from stream_infer.core.windows import ViewPlan
 
 PIECE_BITS = 11
@@ -18,7 +19,7 @@ PIECE_BYTES = 1 << 26  # rows of one piece, which are copied where they skip man
 
 def read(
     plan: ViewPlan,
-    shard: Shard,
+    shard: Rows,
     rows: Ints,
     batch: EventColumns,
     observing: Observing | None = None,
@@ -93,7 +94,7 @@ def piece_of(plan: ViewPlan) -> int:
 
 def _answer_alone(
     plan: ViewPlan,
-    shard: Shard,
+    shard: Rows,
     rows: Ints,
     batch: EventColumns,
     order: Ints,

@@ -14,6 +14,7 @@ from stream_infer.core.arrivals import UPDATED
 from stream_infer.core.columns import KEY_SEPARATOR, Batch
 from stream_infer.core.fold import fold, read
 from stream_infer.core.shard import Shard
+from stream_infer.core.stored_rows import Rows
 from stream_infer.core.stream import View
 from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import RekeyedValues, Vectors
@@ -68,13 +69,13 @@ def _kinds(topology: Topology, views: Sequence[View]) -> tuple[int, ...]:
 
 
 def read_rekeyed(
-    topology: Topology, shards: Mapping[str, Shard], batch: Batch
+    topology: Topology, shards: Mapping[str, Rows], batch: Batch
 ) -> dict[str, RekeyedValues]:
     """Answer events from rows as they were read, by view; views not in `shards` are missing."""
     return {view.name: _read(view, shards.get(view.name), batch) for view in topology.rekeyed}
 
 
-def _read(view: View, shard: Shard | None, batch: Batch) -> RekeyedValues:
+def _read(view: View, shard: Rows | None, batch: Batch) -> RekeyedValues:
     n = len(batch)
     if shard is None:
         nothing = np.full((n, len(view.features)), np.nan)
@@ -96,7 +97,7 @@ def absorb(view: View, shard: Shard, rows: Ints, batch: Batch) -> tuple[RekeyedV
     return _judged(view, values, newest_us, batch.times_us), late
 
 
-def updated_us(shard: Shard, rows: Ints) -> Ints:
+def updated_us(shard: Rows, rows: Ints) -> Ints:
     """Return the newest event time of each row, int64[n]; 0 where it is -1 or has none."""
     stored: Ints = shard.rows[UPDATED][np.maximum(rows, 0)]
     return np.where(rows < 0, 0, stored)

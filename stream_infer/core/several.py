@@ -19,6 +19,7 @@ from stream_infer.core.lateness import within_lateness
 from stream_infer.core.partitioned import Partitioned, slices
 from stream_infer.core.shard import Shard
 from stream_infer.core.state import IDS, LABELS
+from stream_infer.core.stored_rows import Rows
 from stream_infer.core.stream import View
 from stream_infer.core.topology import Topology
 
@@ -51,7 +52,7 @@ def fold_view(topology: Topology, view: View, shard: Shard, rows: Ints, batch: B
     return scored
 
 
-def read_view(topology: Topology, view: View, shard: Shard, rows: Ints, batch: Batch) -> Floats:
+def read_view(topology: Topology, view: View, shard: Rows, rows: Ints, batch: Batch) -> Floats:
     """Return float64[n, F], what scored events see of a view's rows, which stay as they are."""
     own = _of_stream(topology, view, batch)
     observing = None if own.all() else Observing(own, view.stream.lateness_us)

@@ -16,7 +16,7 @@ from stream_infer.core.events import tag_of
 from stream_infer.core.predictions import Predictions, Scored, make_predictions
 from stream_infer.core.rekeyed_state import rekeyed_schema
 from stream_infer.core.results import moment
-from stream_infer.core.shard import Shard
+from stream_infer.core.stored_rows import StoredRows
 from stream_infer.core.vectors import BatchColumns, Vectors
 from stream_infer.monitoring.counters import count_failures
 from stream_infer.monitoring.metrics import HttpMetrics, Laps
@@ -37,7 +37,7 @@ class Read:
     it was asked for and something is stored.
     """
 
-    shards: Mapping[str, Shard]
+    shards: Mapping[str, StoredRows]
     columns: BatchColumns | None
     partitions: list[int]
     stream_times_us: Mapping[int, int]
@@ -247,20 +247,18 @@ class Scorer:
 
     def _shards(
         self, wanted: Mapping[int, Mapping[tuple[str, str], None]], replies: Sequence[Any]
-    ) -> dict[str, Shard]:
-        """Put rows into shards of their own, by view: keys of different partitions differ."""
+    ) -> dict[str, StoredRows]:
+        """Return the rows by view: keys of different partitions differ."""
         keys: dict[str, list[str]] = {view.name: [] for view in self.runtime.topology.views}
         payloads: dict[str, list[bytes | None]] = {name: [] for name in keys}
         for rows, found in zip(wanted.values(), replies, strict=False):
             for (view, key), payload in zip(rows, found, strict=True):
                 keys[view].append(key)
                 payloads[view].append(payload)
-        shards = {}
-        for declared in self.runtime.topology.views:
-            name = declared.name
-            shards[name] = Shard(declared.plan.row_dtype, len(keys[name]) + 1)
-            shards[name].insert(keys[name], payloads[name])
-        return shards
+        return {
+            view.name: StoredRows(view.plan.row_dtype, keys[view.name], payloads[view.name])
+            for view in self.runtime.topology.views
+        }
 
 
 def _by_body(bodies: Sequence[Body], predictions: Sequence[bytes]) -> list[list[bytes] | Exception]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from stream_infer.core.columns import Batch
 from stream_infer.core.rekeyed import keyed_views
-from stream_infer.core.shard import Shard
+from stream_infer.core.stored_rows import StoredRows
 from stream_infer.core.topology import Topology
 from stream_infer.store.state import partition_prefix
 from stream_infer.stream.partitioning import Partitioner
@@ -47,7 +47,7 @@ class RekeyedReader:
             commands.append(("MGET", *(f"{prefix}{view}:{entity}" for view, entity in rows)))
         return RowRequest(commands, [list(rows) for rows in wanted.values()])
 
-    def absorb(self, request: RowRequest, replies: Sequence[Any]) -> dict[str, Shard]:
+    def absorb(self, request: RowRequest, replies: Sequence[Any]) -> dict[str, StoredRows]:
         """Return the rows by view, empty ones where there are none.
 
         Raises StateError for a row that another declaration of its view made.
@@ -58,9 +58,7 @@ class RekeyedReader:
             for (view, entity), payload in zip(rows, found, strict=True):
                 keys[view].append(entity)
                 payloads[view].append(payload)
-        shards = {}
-        for declared in self._topology.rekeyed:
-            name = declared.name
-            shards[name] = Shard(declared.plan.row_dtype, len(keys[name]) + 1)
-            shards[name].insert(keys[name], payloads[name])
-        return shards
+        return {
+            view.name: StoredRows(view.plan.row_dtype, keys[view.name], payloads[view.name])
+            for view in self._topology.rekeyed
+        }

@@ -6,7 +6,7 @@ from typing import Any
 from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Folded
 from stream_infer.core.rekeyed import keyed_views
-from stream_infer.core.shard import Shard
+from stream_infer.core.stored_rows import StoredRows
 from stream_infer.core.topology import Topology
 from stream_infer.monitoring.rekeyed import RekeyedCounts
 from stream_infer.stream.forwarding import forwarded
@@ -28,7 +28,7 @@ class Rekeying:
         """Return what reads the rows of scored events; the replies go to `absorb`."""
         return self._reader.request(scored)
 
-    def absorb(self, request: RowRequest, replies: Sequence[Any]) -> Mapping[str, Shard]:
+    def absorb(self, request: RowRequest, replies: Sequence[Any]) -> Mapping[str, StoredRows]:
         """Return the rows by view."""
         return self._reader.absorb(request, replies)
 

@@ -13,7 +13,7 @@ from stream_infer.core.arrays import Bools, Ints
 from stream_infer.core.columns import Batch
 from stream_infer.core.engine import Engine
 from stream_infer.core.partitioned import Found, Partitioned, from_on
-from stream_infer.core.shard import Shard
+from stream_infer.core.stored_rows import StoredRows
 from stream_infer.core.vectors import BatchColumns
 from stream_infer.stream.away import Away
 from stream_infer.stream.dead_letters import dead_letter
@@ -70,7 +70,7 @@ class Work:
     sources: npt.NDArray[np.int8] | None
     found: Found | None = None
     columns: BatchColumns | None = None
-    rekeyed: Mapping[str, Shard] = field(default_factory=dict)
+    rekeyed: Mapping[str, StoredRows] = field(default_factory=dict)
 
     @property
     def batch(self) -> Batch:
