@@ -13,7 +13,7 @@ import numpy as np
 from stream_infer.core.arrays import Floats, Ints
 from stream_infer.core.columns import Batch
 from stream_infer.core.labels import Joined
-from stream_infer.core.results import Outcome, Prediction, encode, moment, record_id
+from stream_infer.core.results import Outcome, Prediction, encode, encode_lines, moment, record_id
 from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import Vectors, reason_texts
 
@@ -82,25 +82,22 @@ class Predictions(msgspec.Struct, frozen=True):
     def encoded(self) -> list[bytes]:
         """Return the JSON of each, as `results.encode` writes a `Prediction`."""
         none: Iterable[None] = repeat(None)
-        return list(
-            map(
-                encode,
-                map(
-                    _Wire,
-                    self.ids,
-                    repeat(self.topology),
-                    self.keys,
-                    self.score.tolist(),
-                    map(_scores_type(self.models), *self.scores.T.tolist()),
-                    repeat(msgspec.Raw(encode(self.versions))),
-                    self.event_times,
-                    repeat(msgspec.Raw(encode(self.predicted_at))),
-                    none if self.latency_ms is None else self.latency_ms.round(3).tolist(),
-                    self.age_s.tolist(),
-                    self.degraded,
-                ),
-            )
+        wires = map(
+            _Wire,
+            self.ids,
+            repeat(self.topology),
+            self.keys,
+            self.score.tolist(),
+            map(_scores_type(self.models), *self.scores.T.tolist()),
+            repeat(msgspec.Raw(encode(self.versions))),
+            self.event_times,
+            repeat(msgspec.Raw(encode(self.predicted_at))),
+            none if self.latency_ms is None else self.latency_ms.round(3).tolist(),
+            self.age_s.tolist(),
+            self.degraded,
         )
+        # All at once is faster; line ends within texts are escaped.
+        return encode_lines(list(wires)).split(b"\n")[:-1]
 
 
 _decode = msgspec.json.Decoder(Prediction).decode

@@ -56,5 +56,8 @@ def moment(time_us: int) -> datetime:
     return datetime.fromtimestamp(time_us / 1e6, UTC)
 
 
-encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
 """JSON bytes of a Prediction or an Outcome; NaN becomes null."""
+encode_lines = _encoder.encode_lines
+"""What `encode` gives for each of a list, every one ended by a line end."""

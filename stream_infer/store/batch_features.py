@@ -212,7 +212,7 @@ class _Group:
             return None
         entity_of = np.fromiter(map(number.__getitem__, missed), np.int64, len(missed))
         askable = entity_of >= 0
-        return _Wanted(asked, np.flatnonzero(absent)[askable], entity_of[askable])
+        return _Wanted(asked, absent.nonzero()[0][askable], entity_of[askable])
 
     def decode(self, replies: Sequence[Reply]) -> BatchFeatures:
         """One row a reply."""

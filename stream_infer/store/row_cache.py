@@ -57,8 +57,8 @@ class RowCache:
         last = slice(max(len(keys) - self.rows_max, 0), None)
         keys = keys[last]
         here = self.slots(keys)
-        self.touch(here[here >= 0])
         fresh = [key for key, slot in zip(keys, here.tolist(), strict=True) if slot < 0]
+        self.touch(here[here >= 0] if len(fresh) < len(keys) else here[:0])
         self._make_room(len(fresh), held=len(keys) - len(fresh))
         for key in fresh:
             slot = self._free.pop() if self._free else len(self._key_of)

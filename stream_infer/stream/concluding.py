@@ -75,7 +75,7 @@ class Conclusion:
         ages_s = chosen(predictions.age_s, published)
         self._counters.predicted(chosen(latency_ms, published), ages_s, degraded)
         self._add_outcomes(work, folded, pairs, results)
-        fresh = work.fresh()
+        fresh = folded.fresh if len(folded.kept) == len(work.records) else work.fresh()
         self._count(work, folded, fresh)
         if self._rekeyed is not None:
             for tp, record in self._rekeyed.sent_on(work, folded):
@@ -114,5 +114,7 @@ class Conclusion:
         if work.batch.rejects:
             rejected = [reject.position for reject in work.batch.rejects]
             ends.dead_letters += int(np.count_nonzero(fresh[rejected]))
-        ends.late += int(np.count_nonzero(fresh[folded.late]))
-        ends.duplicates += int(np.count_nonzero(fresh[folded.duplicates]))
+        if len(folded.late):
+            ends.late += int(np.count_nonzero(fresh[folded.late]))
+        if len(folded.duplicates):
+            ends.duplicates += int(np.count_nonzero(fresh[folded.duplicates]))

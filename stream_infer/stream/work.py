@@ -130,8 +130,15 @@ def decoded(
     n = len(everything)
     bounds = list(accumulate((len(records[tp]) for tp in held), initial=0))
     offsets = np.fromiter([record.offset for record in everything], np.int64, n)
+    merges = len(engine.topology.streams) > 1
     parts = [
-        Part(tp, members(tp.partition), owned, offsets[start:end], _sources(records[tp]))
+        Part(
+            tp,
+            members(tp.partition) if merges else (tp,),
+            owned,
+            offsets[start:end],
+            _sources(records[tp]),
+        )
         for (tp, owned), (start, end) in zip(held.items(), pairwise(bounds), strict=True)
     ]
     several = [part.sources for part in parts if part.sources is not None]
