@@ -154,7 +154,7 @@ class Arrivals:
 
     def values(self, field: str) -> Floats:
         """Return a field as float64[n], NaN where missing; a zero is a positive zero."""
-        return self.once(("values", field), lambda: self.batch.column(field)[self.order] + 0.0)
+        return self.once(("values", field), lambda: self.batch.column(field).take(self.order) + 0.0)
 
     def take(self, name: str, rows: Ints, slots: Ints | int = 0) -> npt.NDArray[Any]:
         """Return a copy of one stored column at rows and slots."""
@@ -194,12 +194,13 @@ class Arrivals:
         return flat, rows * length + (slots + offset)
 
     def _matched(self, source: Source) -> Bools:
-        mask = np.ones(len(self), bool) if self.own is None else self.own
+        mask = self.own
         if source.types is not None:
             mask = np.isin(self.batch.kinds[self.order], source.types)
         if source.field is not None:
-            mask = mask & ~np.isnan(self.values(source.field))
-        return mask
+            known = ~np.isnan(self.values(source.field))
+            mask = known if mask is None else mask & known
+        return np.ones(len(self), bool) if mask is None else mask
 
 
 def _firsts(row: Ints, *, alone: bool) -> Bools | None:

@@ -20,8 +20,11 @@ def on_time(work: Partitioned, lateness_us: int) -> Choice:
         return None
     starts = [start for _, start, _ in parts]
     # What is oldest and newest of each partition tells nearly always that none is late.
-    oldest_us = np.minimum.reduceat(times_us, starts).tolist()
-    newest_us = np.maximum.reduceat(times_us, starts).tolist()
+    if len(parts) == len(times_us):  # One event each.
+        oldest_us = newest_us = times_us.tolist()
+    else:
+        oldest_us = np.minimum.reduceat(times_us, starts).tolist()
+        newest_us = np.maximum.reduceat(times_us, starts).tolist()
     late = False
     clocks_us: list[int] = []
     for (state, _, _), oldest, newest in zip(parts, oldest_us, newest_us, strict=True):
