@@ -15,6 +15,7 @@ from stream_infer import collector
 from stream_infer.core.errors import StreamInferError
 from stream_infer.monitoring.watchdog import Heartbeat
 from stream_infer.stream.app import StreamApp
+from stream_infer.stream.lost_connections import expect_lost_connections
 from stream_infer.stream.retry import GaveUp, out_of_memory
 
 log = logging.getLogger("stream_infer.stream")
@@ -84,6 +85,7 @@ def run_worker(
     """
     together = [apps] if isinstance(apps, StreamApp) else list(apps)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    expect_lost_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(together, grace_s, on_started, heartbeat or Heartbeat()))
 
