@@ -6,7 +6,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from stream_infer.serving.direct import Direct, DirectCycle, status_and_headers
+from stream_infer.serving.direct import ROUTE, Direct, DirectCycle, status_and_headers
 from stream_infer.serving.limits import HEADERS_TIMEOUT_S
 from stream_infer.serving.services import Served
 
@@ -192,7 +192,12 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._stop_clock()
         if served.batcher.is_full():
-            self._refuse(keep_alive=True)
+            direct = self.direct
+            direct.metrics.shed += 1
+            direct.metrics.request("POST", ROUTE, 503, 0.0)
+            self.transport.write(self.server_head(503) + direct.refusal)
+            self.on_direct_answer()
+            direct.pace.refused(self.flow, self.loop)
         else:
             cycle = DirectCycle(self, True)
             self.cycle = cycle  # type: ignore[assignment]

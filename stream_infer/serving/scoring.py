@@ -124,6 +124,8 @@ class Scorer:
     def problems(self, batch: Batch) -> list[Reject]:
         """Return what keeps events from being scored: broken ones, and those of another type."""
         engine, event_types = self.runtime.engine, self.runtime.topology.event_types
+        if len(event_types) == 1:
+            return batch.rejects
         other = ~engine.scored_mask(batch)
         if not other.any():
             return batch.rejects
