@@ -10,7 +10,9 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-REFUSED_A_TURN = 384
+REFUSED_A_TURN = 256
+UNHEARD_SHARE = 4
+"""A turn hears this part of the unheard more: the more callers wait, the fewer are scored."""
 
 
 class Listening(Protocol):
@@ -21,7 +23,9 @@ class Listening(Protocol):
 
 
 class Pace:
-    """Lets a turn of the loop refuse about `a_turn` requests, and no caller wait for ever."""
+    """Lets a turn of the loop refuse about `a_turn` requests and a part of what waits, so that
+    neither those that are scored nor those that are refused wait for long.
+    """
 
     def __init__(self, a_turn: int = REFUSED_A_TURN) -> None:
         self._a_turn = a_turn
@@ -41,7 +45,8 @@ class Pace:
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._refused = 0
-        for _ in range(min(self._a_turn, len(self._unheard))):
+        waiting = len(self._unheard)
+        for _ in range(min(self._a_turn + waiting // UNHEARD_SHARE, waiting)):
             self._unheard.popleft().resume_reading()
         self._turning = bool(self._unheard)
         if self._turning:
