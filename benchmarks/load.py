@@ -22,9 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.wire import answer_of, begin_to_connect, predict_requests
+from benchmarks.wire import answer_of, begin_to_connect, connect, predict_requests
 
 ACCOUNTS = 5_000
+READY_FOR_S = 0.02
+"""An open loop begins with as many connections as it needs where answers take that long: to make
+them all at once is another load than a rate of requests."""
 SLEEP_MIN_S = 0.00005
 TURN_S = 0.0005
 """How long it sleeps where that many requests come due in the time: turning round and round, it
@@ -63,6 +66,15 @@ class Load:
         self.open[number] = made
         self.poll.register(number, select.EPOLLIN)
         return number
+
+    def get_ready(self, connections: int) -> None:
+        """Make connections that are free."""
+        for _ in range(connections):
+            made = connect(self.port)
+            made.setblocking(False)
+            self.open[made.fileno()] = made
+            self.poll.register(made.fileno(), select.EPOLLIN)
+            self.free.append(made.fileno())
 
     def ask(self, number: int, due_s: float) -> None:
         """Send the next request on a connection."""
@@ -171,6 +183,7 @@ def main() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     gc.disable()
+    load.get_ready(min(int(options.rate * READY_FOR_S), options.connections_max))
     start_s, before_s = time.perf_counter(), time.process_time()
     end_s = start_s + options.warm_up_s + options.seconds
     unsent: Sequence[float] = ()
