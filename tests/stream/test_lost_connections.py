@@ -43,7 +43,11 @@ async def lost_connection() -> AIOKafkaConnection:
 
 def sending(send: Callable[..., object]) -> Callable[[], None]:
     async def lose_and_send() -> None:
-        send(await lost_connection(), ApiVersionRequest())
+        connection = await lost_connection()
+        try:
+            send(connection, ApiVersionRequest())
+        finally:
+            connection.close()
 
     return lambda: uvloop.run(lose_and_send())
 
