@@ -22,8 +22,8 @@ class Options:
     """How long each run of an open loop is measured."""
     warm_up_s: float = 3.0
     """How long it runs before that."""
-    broker_warm_up: int = 300_000
-    """Records that a broker takes and gives before latency is measured."""
+    broker_warm_up_s: float = 40.0
+    """How long a worker runs before latency is measured, for the broker to compile its code."""
     curve_events: int = 40_000
     """Events of each point of `core` and of the curves of `growth`."""
     curve_points_max: int = 10
