@@ -10,7 +10,9 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-REFUSED_A_TURN = 256
+REFUSED_A_TURN = 1_000
+"""Some 20 ms of refusing. Not to listen and to listen again costs a fifth of a refusal, too, so
+nobody is unheard before it must be."""
 UNHEARD_SHARE = 4
 """A turn hears this part of the unheard more: the more callers wait, the fewer are scored."""
 
