@@ -120,7 +120,16 @@ class _Line(asyncio.Protocol):
     async def opened(cls, redis: Redis, timeout_s: float) -> "_Line":
         """Connect as a client does, with its login and its TLS, and take the connection over."""
         pool = redis.connection_pool
-        return cls(pool, await pool.get_connection(), timeout_s)  # type: ignore[no-untyped-call]
+        taken: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        # One that the pool had may have ended while the pool looked at it: nobody would hear of it.
+        if taken._reader.at_eof() or taken._reader.exception() is not None:
+            try:
+                await taken.disconnect(nowait=True)
+                await taken.connect()
+            except BaseException:
+                await pool.release(taken)
+                raise
+        return cls(pool, taken, timeout_s)
 
     async def give_back(self) -> None:
         """Let the client have its connection again, which is closed."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -124,6 +125,22 @@ async def test_the_connection_is_closed_with_its_client(redis_url: str, unique: 
                 one["name"] == unique for one in await other.client_list()
             ):
                 await asyncio.sleep(0)
+
+
+async def test_a_connection_that_ends_while_the_pool_looks_at_it_is_not_taken_over(
+    proxy: Proxy, redis: Redis, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = redis.connection_pool
+    take = pool.get_connection
+
+    async def ended() -> Any:
+        taken: Any = await take()
+        taken._reader.feed_eof()
+        return taken
+
+    monkeypatch.setattr(pool, "get_connection", ended)
+    assert await commands.run([("PING",)]) == [b"PONG"]
+    assert proxy.connections == 2
 
 
 async def test_a_broken_connection_is_replaced_also_under_a_question(
