@@ -19,9 +19,12 @@ from confluent_kafka import Producer
 from benchmarks.generator import CHUNK, SECOND_US, Keys, payments
 
 SLEEP_MIN_S = 0.0001
+TURN_S = 0.0005
+"""A producer that gathers sends, each turn, what was due since the last one: one that looked at the
+clock for each event would have a core to itself."""
 READY_US = SECOND_US // 2
 """How long before the first event is due the sender says that it is ready."""
-LINGER_ABOVE_PER_S = 5_000
+GATHERS_ABOVE_PER_S = 5_000
 """Above this rate the producer gathers for 1 ms; below, it sends each event at once."""
 
 
@@ -39,6 +42,7 @@ def main() -> int:
     count = int(options.rate * options.seconds)
     random = np.random.default_rng(options.seed)
     numbers = Keys(options.keys, options.draw).sample(random, count)
+    gathers = options.rate > GATHERS_ABOVE_PER_S
     lost = 0
 
     def delivered(error: object, _: object) -> None:
@@ -50,7 +54,7 @@ def main() -> int:
             "bootstrap.servers": options.broker,
             "partitioner": "murmur2_random",
             "enable.idempotence": True,
-            "linger.ms": 1 if options.rate > LINGER_ABOVE_PER_S else 0,
+            "linger.ms": 1 if gathers else 0,
             "queue.buffering.max.messages": 1_000_000,
             "log_level": 0,
         }
@@ -64,7 +68,9 @@ def main() -> int:
     for number, (key, value) in enumerate(events):
         due = int(due_us[number])
         while (ahead_s := (due - now_us()) / SECOND_US) > 0:
-            if ahead_s > SLEEP_MIN_S:
+            if gathers:
+                time.sleep(TURN_S)
+            elif ahead_s > SLEEP_MIN_S:
                 time.sleep(ahead_s)
         behind_us[number] = now_us() - due
         producer.produce(options.topic, value, key, on_delivery=delivered)
