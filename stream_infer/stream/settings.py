@@ -71,7 +71,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     fetch_max_wait_ms: int = 500
     fetch_min_bytes: int = 1
-    paced_above_records_per_s: float = 1_000.0
+    paced_above_records_per_s: float = 4_000.0
     paced_fetch_max_wait_ms: int = 4
     paced_fetch_min_bytes: int = 1 << 20
     fetch_partition_bytes_max: int = 4 << 20
