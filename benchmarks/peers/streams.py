@@ -17,6 +17,7 @@ from benchmarks.peers.programs import cpu_s, resident_bytes, running
 from benchmarks.peers.scores import Scores, difference, first_scores
 from benchmarks.place import PARTITIONS, Place
 from benchmarks.processes import BenchmarkError, Process, start
+from stream_infer.processes import wait_until
 
 KEYS = 5_000
 EVENTS_MAX = 1_200_000
@@ -30,6 +31,11 @@ THEIRS_MAX_S = 5.0
 MEASURED_MAX_S = 12.0
 SILENCE_MAX_S = 60.0
 RATE_PER_S = 2_000
+STARTING_RATE_PER_S = 200
+START_MAX_S = 60.0
+WARM_UP_MIN_S = 15.0
+"""Before its latency is measured, a peer runs at the rate for so long at least: the Java virtual
+machine compiles what it runs, and is far slower until then."""
 
 Run = dict[str, tuple[float, str]]
 
@@ -138,9 +144,9 @@ def _figures(samples: Sequence[_Sample], warm_up_s: float) -> Run:
 
 
 def at_rate(place: Place, peer: Peer, mode: Mode, options: Options) -> Run:
-    """Measure a peer's latency at the steady rate; results go out at once, without lingering.
+    """Measure a peer's latency at the steady rate, once it has begun to work and is warm.
 
-    Raises BenchmarkError where results do not come.
+    Results go out at once, without lingering. Raises BenchmarkError where they do not come.
     """
     name = _name(peer)
     topic, results = f"{name}.events", f"{name}.results"
@@ -152,14 +158,18 @@ def at_rate(place: Place, peer: Peer, mode: Mode, options: Options) -> Run:
         stack.enter_context(running(place, peer, mode, settings=told))
         receiver = receive(place, results, output)
         stack.callback(receiver.kill)
-        warm_up_s = max(options.warm_up_s, peer.warm_up_s)
+        sent = finished(send(place, topic, STARTING_RATE_PER_S, 1.0))["sent"]
+        if not wait_until(lambda: place.records(results) >= sent, timeout_s=START_MAX_S):
+            raise BenchmarkError(f"no results within {START_MAX_S:.0f} s")
+        warm_up_s = max(options.warm_up_s, peer.warm_up_s, min(WARM_UP_MIN_S, options.seconds * 2))
         said = finished(send(place, topic, RATE_PER_S, warm_up_s + options.seconds))
-        settle(place, results, said["sent"])
+        sent += said["sent"]
+        settle(place, results, sent)
         receiver.stop()
     times = np.load(output)
-    missing = said["sent"] - len(times)
+    missing = sent - len(times)
     if missing > 0:
-        raise BenchmarkError(f"{missing:,.0f} of {said['sent']:,} results did not come in time")
+        raise BenchmarkError(f"{missing:,.0f} of {sent:,.0f} results did not come in time")
     measured = times[times[:, 0] >= said["start_us"] + warm_up_s * 1e6]
     figures = percentiles(measured[:, 1] - measured[:, 0])
     return {name: figures[name] for name in ("p50", "p99")}
