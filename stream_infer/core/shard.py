@@ -11,9 +11,9 @@ import numpy.typing as npt
 from stream_infer.core.arrays import Bools, Ints
 from stream_infer.core.errors import StateError
 from stream_infer.core.slab import EMPTY_ROW, Slab
+from stream_infer.core.stored_rows import ABSENT, check_row
 
 __all__ = ["EMPTY_ROW", "HasRowDtype", "Shard", "lookup_together"]
-ABSENT = -1
 
 
 class HasRowDtype(Protocol):
@@ -106,11 +106,7 @@ class Shard:
         if not fresh:
             return
         for key, payload in fresh.items():
-            if payload is not None and len(payload) != self.row_bytes:
-                raise StateError(
-                    f"the stored row of {key!r} has {len(payload)} bytes instead of "
-                    f"{self.row_bytes}: it was written by another declaration of its view"
-                )
+            check_row(key, payload, self.row_bytes)
         self._make_room(len(fresh))
         slab = self.slab
         places = slab.take(fresh, self._number)

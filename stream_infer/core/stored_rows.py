@@ -23,6 +23,15 @@ class Rows(Protocol):
     def numbers(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]: ...
 
 
+def check_row(key: str, payload: bytes | None, row_bytes: int) -> None:
+    """Raise StateError for a stored row of the wrong length."""
+    if payload is not None and len(payload) != row_bytes:
+        raise StateError(
+            f"the stored row of {key!r} has {len(payload)} bytes instead of "
+            f"{row_bytes}: it was written by another declaration of its view"
+        )
+
+
 class StoredRows:
     """The rows of keys, an empty one before them and where nothing is stored (None).
 
@@ -45,11 +54,7 @@ class StoredRows:
         blank = bytes(dtype.itemsize)
         parts = [blank]
         for key, payload in zip(keys, payloads, strict=True):
-            if payload is not None and len(payload) != dtype.itemsize:
-                raise StateError(
-                    f"the stored row of {key!r} has {len(payload)} bytes instead of "
-                    f"{dtype.itemsize}: it was written by another declaration of its view"
-                )
+            check_row(key, payload, dtype.itemsize)
             parts.append(payload or blank)
         self._dtype = dtype
         self._content = b"".join(parts)
