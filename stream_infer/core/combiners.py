@@ -11,6 +11,9 @@ from stream_infer.core.errors import DeclarationError
 
 CULPRIT = "weighted_mean"
 
+FEW = 24
+"""Up to so many scores are gone through one by one: numpy's calls would cost more than that."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeightedMean:
@@ -45,8 +48,11 @@ class WeightedMean:
         """
         if self.weights is None:
             raise DeclarationError(CULPRIT, "has no weights yet; give them, or train the ensemble")
+        is_complete = all_finite(scores)
+        if is_complete and scores.size <= FEW:
+            return np.array([_mean(row, self.weights) for row in scores.tolist()])
         total = np.zeros(len(scores))
-        if np.count_nonzero(np.isfinite(scores)) == scores.size:
+        if is_complete:
             everything = 0.0
             for column, weight in enumerate(self.weights):
                 total += scores[:, column] * weight
@@ -61,6 +67,22 @@ class WeightedMean:
         combined = np.full(len(scores), np.nan)
         np.divide(total, weight_sum, out=combined, where=weight_sum > 0)
         return combined
+
+
+def all_finite(scores: npt.NDArray[np.float64]) -> bool:
+    """Say whether every score is a finite number."""
+    if scores.size <= FEW:
+        return all(map(math.isfinite, scores.ravel().tolist()))
+    return bool(np.count_nonzero(np.isfinite(scores)) == scores.size)
+
+
+def _mean(row: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the mean of one row's scores; the same steps as those of many rows, one by one."""
+    total = everything = 0.0
+    for score, weight in zip(row, weights, strict=True):
+        total += score * weight
+        everything += weight
+    return total / everything
 
 
 def weighted_mean(models: Mapping[str, float] | Sequence[str]) -> WeightedMean:

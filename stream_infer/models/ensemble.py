@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from stream_infer.core.combiners import all_finite
 from stream_infer.models.sessions import Rows, Scores
 
 
@@ -64,24 +65,25 @@ class ModelSet:
 
         `meanwhile` is called once they have begun.
         """
-        given = np.full((len(vectors), len(self.names)), np.nan)
+        shape = (len(vectors),)
+        given = np.empty((len(vectors), len(self.names)))
         result = ModelScores(given)
         begun = self._call(self.models, vectors)
         if meanwhile is not None:
             meanwhile()
         for column, (name, finish) in enumerate(zip(self.names, begun, strict=True)):
             try:
-                scores = np.asarray(finish(), np.float64)
-                if scores.shape != (len(vectors),):
-                    raise ValueError(f"scores have shape {scores.shape}, not ({len(vectors)},)")
+                scores = finish()
+                if scores.shape != shape:
+                    raise ValueError(f"scores have shape {scores.shape}, not {shape}")
+                given[:, column] = scores
             except Exception as error:  # whatever a model raises, the others' scores still count
                 kind = "timeout" if isinstance(error, TimeoutError) else "error"
                 result.failures[name] = f"model:{name}:{kind}"
                 result.details[name] = f"{type(error).__name__}: {error}"
-                continue
-            given[:, column] = scores
-        finite = np.isfinite(given)
-        if np.count_nonzero(finite) < finite.size:
+                given[:, column] = np.nan
+        if not all_finite(given):
+            finite = np.isfinite(given)
             given[~finite] = np.nan
             for name, column in zip(self.names, finite.T, strict=True):
                 if not column.all():

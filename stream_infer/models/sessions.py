@@ -55,10 +55,10 @@ class OnnxModel:
         Another thread may set `stop.terminate`: the call then ends before the graph's next
         operator, with an error.
         """
-        call = self._call if stop is None else partial(self._call, stop=stop)
         if self.block_rows:
+            call = partial(self._call, stop=stop)
             return _in_blocks(call, vectors, block_rows=self.block_rows)
-        return call(vectors)
+        return self._call(vectors, stop)
 
     def warm_up(self) -> float:
         """Run batches of several sizes; return the microseconds a row of the largest took."""

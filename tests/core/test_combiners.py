@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stream_infer.core.combiners import WeightedMean, weighted_mean
+from stream_infer.core.combiners import FEW, WeightedMean, all_finite, weighted_mean
 from stream_infer.core.errors import DeclarationError
 
 THREE = weighted_mean({"trees": 0.6, "mlp": 0.3, "linear": 0.1})
@@ -18,6 +18,24 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
         parts = [THREE.combine(scores[at : at + size]) for at in range(0, len(scores), size)]
         assert np.concatenate(parts).tobytes() == whole.tobytes()
     assert THREE.combine(np.asfortranarray(scores)).tobytes() == whole.tobytes()
+
+
+def test_few_rows_have_the_bits_that_they_have_among_many() -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.normal(size=(3 * FEW, 3)) * 10.0 ** rng.integers(-300, 300, (3 * FEW, 1))
+    whole = THREE.combine(scores)
+    for size in range(1, FEW):
+        parts = [THREE.combine(scores[at : at + size]) for at in range(0, len(scores), size)]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, FEW // 3, FEW // 3 + 1, 100])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_one_score_that_is_not_finite_is_found(rows: int, odd: float) -> None:
+    scores = np.zeros((rows, 3))
+    assert all_finite(scores)
+    scores[-1, 1] = odd
+    assert not all_finite(scores)
 
 
 def test_missing_scores_are_left_out_and_weights_renormalised() -> None:

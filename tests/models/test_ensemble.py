@@ -60,6 +60,14 @@ def test_only_finite_scores_count() -> None:
     assert result.failures == {"odd": "model:odd:nan"}
 
 
+@pytest.mark.parametrize("rows", [1, 100])
+def test_no_row_of_a_model_that_raises_has_a_score(rows: int) -> None:
+    models = ModelSet({"odd": Gives(np.full(rows, -np.inf)), "bad": Raises(), "good": First()})
+    result = models.run(np.ones((rows, 3), np.float32))
+    np.testing.assert_array_equal(result.scores, [[np.nan, np.nan, 1]] * rows)
+    assert result.failures == {"odd": "model:odd:nan", "bad": "model:bad:error"}
+
+
 def test_scores_of_a_wrong_shape_are_a_failure() -> None:
     result = ModelSet({"short": Gives(np.zeros(1))}).run(VECTORS)
     assert np.isnan(result.scores).all()
