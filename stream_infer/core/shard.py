@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from stream_infer.core.arrays import Bools, Ints
 from stream_infer.core.errors import StateError
+from stream_infer.core.packed_rows import unpack
 from stream_infer.core.slab import EMPTY_ROW, Slab
-from stream_infer.core.stored_rows import ABSENT, check_row
+from stream_infer.core.stored_rows import ABSENT
 
 __all__ = ["EMPTY_ROW", "HasRowDtype", "Shard", "lookup_together"]
 
@@ -52,7 +53,6 @@ class Shard:
         self.slab = slab or Slab(dtype, max_rows)
         self.row_bytes = dtype.itemsize
         self._number = self.slab.join()
-        self._blank = bytes(self.row_bytes)
         self._row_of: dict[str | None, int] = {}
         self._looked_up = 0
         if slab is not None:
@@ -105,12 +105,10 @@ class Shard:
         }
         if not fresh:
             return
-        for key, payload in fresh.items():
-            check_row(key, payload, self.row_bytes)
+        content = unpack(list(fresh), list(fresh.values()), self.row_bytes)
         self._make_room(len(fresh))
         slab = self.slab
         places = slab.take(fresh, self._number)
-        content = b"".join([payload or self._blank for payload in fresh.values()])
         slab.rows[places] = np.frombuffer(content, slab.dtype)
         slab.used[places] = self._looked_up
         self._row_of.update(zip(fresh, places, strict=True))

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.arrays import Bools, Ints
+from stream_infer.core.packed_rows import WORD, is_packable, pack
 
 CAPACITY_FIRST = 64
 EMPTY_ROW = 0
@@ -99,6 +100,8 @@ class Slab:
     def content(self, places: list[int]) -> list[bytes]:
         """Return copies of rows as they are stored."""
         size, octets = self.row_bytes, self._octets
+        if is_packable(size):
+            return pack(self.numbers(WORD).reshape(len(self.rows), -1), places)
         return [bytes(octets[place * size : place * size + size]) for place in places]
 
     def _allocate(self, capacity: int) -> None:

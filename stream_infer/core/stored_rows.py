@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_infer.core.arrays import Ints
-from stream_infer.core.errors import StateError
+from stream_infer.core.packed_rows import unpack
 
 ABSENT = -1
 
@@ -21,15 +21,6 @@ class Rows(Protocol):
     def lookup(self, keys: Sequence[str | None]) -> tuple[Ints, list[str]]: ...
     def cells(self, name: str) -> tuple[npt.NDArray[Any], int, int]: ...
     def numbers(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]: ...
-
-
-def check_row(key: str, payload: bytes | None, row_bytes: int) -> None:
-    """Raise StateError for a stored row of the wrong length."""
-    if payload is not None and len(payload) != row_bytes:
-        raise StateError(
-            f"the stored row of {key!r} has {len(payload)} bytes instead of "
-            f"{row_bytes}: it was written by another declaration of its view"
-        )
 
 
 class StoredRows:
@@ -51,13 +42,8 @@ class StoredRows:
         keys: Sequence[str],
         payloads: Sequence[bytes | None],
     ) -> None:
-        blank = bytes(dtype.itemsize)
-        parts = [blank]
-        for key, payload in zip(keys, payloads, strict=True):
-            check_row(key, payload, dtype.itemsize)
-            parts.append(payload or blank)
         self._dtype = dtype
-        self._content = b"".join(parts)
+        self._content = unpack(["", *keys], [None, *payloads], dtype.itemsize)
         self._row_of: dict[str | None, int] = {key: i for i, key in enumerate(keys, 1)}
 
     @property

@@ -46,7 +46,7 @@ def test_a_stored_row_comes_back_as_it_was() -> None:
 
 def test_a_row_of_the_wrong_length_is_refused_and_nothing_is_inserted() -> None:
     shard = Shard(ROW, 10)
-    with pytest.raises(StateError, match=r"'b'.*3 bytes instead of 21"):
+    with pytest.raises(StateError, match=r"'b'.*3 bytes, which are no row of 21"):
         shard.insert(["a", "b"], [None, b"123"])
     assert len(shard) == 0
 

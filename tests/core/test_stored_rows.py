@@ -44,5 +44,5 @@ def test_stored_rows_cannot_be_written_to() -> None:
 
 
 def test_a_row_of_another_length_is_named() -> None:
-    with pytest.raises(StateError, match="stored row of 'b' has 3 bytes instead of 40"):
+    with pytest.raises(StateError, match="stored row of 'b' has 3 bytes, which are no row of 40"):
         StoredRows(DTYPE, ["a", "b"], [None, b"abc"])
