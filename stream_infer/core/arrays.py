@@ -13,6 +13,9 @@ Octets: TypeAlias = npt.NDArray[np.uint8]
 Choice: TypeAlias = Bools | None
 """Which of n things are chosen; None: all of them, which is how nearly every micro-batch goes."""
 
+FEW = 24
+"""Up to so many numbers are gone through one by one: numpy's calls would cost more than that."""
+
 D = TypeVar("D", bound=np.generic)
 
 

@@ -10,14 +10,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream_infer.core.arrays import Choice, Floats, Ints
+from stream_infer.core.arrays import FEW, Choice, Floats, Ints
+from stream_infer.core.checks import KEY_SEPARATOR, check_numbers, check_texts, check_times
 from stream_infer.core.events import Event
 from stream_infer.core.stream import Stream
 
 EPOCH = datetime.fromtimestamp(0, UTC)
-EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier event time is a broken clock
-KEY_SEPARATOR = "\x1f"
-KEY_LENGTH_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +215,9 @@ def _checked(
     ingested = times_us if ingested_us is None else ingested_us
     batch = Batch(stream, events, positions, offsets, ingested, times_us, kinds)
     if len(events):
-        _check_times(stream, batch, reasons, bounded_ahead=ingested_us is not None)
-        _check_numbers(stream, batch, reasons)
-        _check_texts(stream, batch, reasons)
+        check_times(stream, events, times_us, ingested_us, reasons)
+        check_numbers(stream, batch.column, reasons)
+        check_texts(stream, batch.labels, reasons)
     if reasons:
         keep = np.ones(len(events), bool)
         keep[list(reasons)] = False
@@ -239,59 +237,7 @@ def _times(stream: Stream, events: list[Event], reasons: dict[int, str]) -> Ints
             if moment.tzinfo is None:
                 reasons[i] = f"{stream.time} has no time zone; end it with Z or an offset"
                 moments[i] = EPOCH
+    if len(moments) <= FEW:
+        return np.array([round(moment.timestamp() * 1e6) for moment in moments], np.int64)
     seconds = np.fromiter(map(datetime.timestamp, moments), np.float64, len(moments))
     return np.rint(seconds * 1e6).astype(np.int64)
-
-
-def _check_times(
-    stream: Stream, batch: Batch, reasons: dict[int, str], *, bounded_ahead: bool
-) -> None:
-    wrong = batch.times_us < EARLIEST_US
-    if bounded_ahead:
-        wrong |= batch.times_us > batch.ingested_us + stream.max_ahead_us
-    if not np.count_nonzero(wrong):
-        return
-    for i in np.flatnonzero(wrong).tolist():
-        if i not in reasons:
-            moment = getattr(batch.events[i], stream.time).isoformat()
-            reasons[i] = (
-                f"{stream.time} is {moment}, "
-                + ("before 2000" if batch.times_us[i] < EARLIEST_US else "ahead of its record")
-                + "; a clock is wrong"
-            )
-
-
-def _check_numbers(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
-    names, limits, _ = stream.checks
-    if not names:
-        return
-    columns = np.array([batch.column(name) for name in names])
-    wrong = np.abs(columns) >= limits
-    if not np.count_nonzero(wrong):
-        return
-    for number, i in np.argwhere(wrong).tolist():
-        name, limit = names[number], limits[number, 0]
-        remedy = "no model takes such a number"
-        if name in stream.summed_fields:
-            remedy = "declare a coarser resolution for it if it is right"
-        reasons.setdefault(i, f"{name} is {columns[number, i]:g}, beyond {limit:g}; {remedy}")
-
-
-def _check_texts(stream: Stream, batch: Batch, reasons: dict[int, str]) -> None:
-    for name in stream.checks.texts:
-        texts = batch.labels(name)
-        if all(texts) and _are_fine(texts):  # type: ignore[arg-type]
-            continue
-        for i, text in enumerate(texts):
-            if text is None:
-                continue
-            if not text and name in (stream.key, stream.event_id):
-                reasons.setdefault(i, f"{name} is empty; it is the stream's key or event id")
-            elif len(text) > KEY_LENGTH_MAX:
-                reasons.setdefault(i, f"{name} has {len(text)} characters, over {KEY_LENGTH_MAX}")
-            elif KEY_SEPARATOR in text:
-                reasons.setdefault(i, f"{name} contains the control character U+001F")
-
-
-def _are_fine(texts: list[str]) -> bool:
-    return max(map(len, texts)) <= KEY_LENGTH_MAX and KEY_SEPARATOR not in "".join(texts)

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stream_infer.core.arrays import FEW
 from stream_infer.core.errors import DeclarationError
 
 CULPRIT = "weighted_mean"
-
-FEW = 24
-"""Up to so many scores are gone through one by one: numpy's calls would cost more than that."""
 
 
 @dataclass(frozen=True, slots=True)

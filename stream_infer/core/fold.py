@@ -29,9 +29,11 @@ def read(
     `rows` int64[n] are the events' rows; -1 reads as an empty row. Changes nothing. `observing`
     says which events are of another stream than the view's.
     """
-    answers = np.empty((len(batch), len(plan.features)))
     places = np.arange(len(batch))
     size = piece_of(plan)
+    if 0 < len(batch) <= size:
+        return _answer_alone(plan, shard, rows, batch, places, observing)
+    answers = np.empty((len(batch), len(plan.features)))
     for start in range(0, len(batch), size):
         order = places[start : start + size]
         answers[order] = _answer_alone(plan, shard, rows, batch, order, observing)
@@ -100,7 +102,7 @@ def _answer_alone(
     order: Ints,
     observing: Observing | None,
 ) -> Floats:
-    row = np.where(rows[order] < 0, EMPTY_ROW, rows[order])
+    row = np.maximum(rows.take(order), EMPTY_ROW)  # The first of all rows.
     return _answer(plan, Arrivals(shard, batch, order, row, alone=True, observing=observing))
 
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from stream_infer.core.columns import EARLIEST_US
+from stream_infer.core.checks import EARLIEST_US
 from stream_infer.core.stream import Stream
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from operator import attrgetter
 import msgspec
 import numpy as np
 
-from stream_infer.core.arrays import Floats, Ints
+from stream_infer.core.arrays import FEW, Floats, Ints
 from stream_infer.core.columns import Batch
 from stream_infer.core.labels import Joined
 from stream_infer.core.results import Outcome, Prediction, encode, encode_lines, moment, record_id
@@ -140,9 +140,16 @@ def make_predictions(
         list(map(attrgetter(topology.stream.time), batch.events)),
         predicted_at,
         latency_ms,
-        np.where(vectors.age_us < 0, np.nan, vectors.age_us / 1e6),
+        _seconds(vectors.age_us),
         degraded,
     )
+
+
+def _seconds(age_us: Ints) -> Floats:
+    """Return ages as float64[n], NaN where there is none."""
+    if len(age_us) <= FEW:
+        return np.array([us / 1e6 if us >= 0 else np.nan for us in age_us.tolist()])
+    return np.where(age_us < 0, np.nan, age_us / 1e6)
 
 
 def record_ids(topology: Topology, partition: int, offsets: Ints) -> list[str]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from stream_infer.core.arrays import Bools, Floats, Ints
 from stream_infer.core.arrivals import UPDATED
-from stream_infer.core.columns import KEY_SEPARATOR, Batch
+from stream_infer.core.checks import KEY_SEPARATOR
+from stream_infer.core.columns import Batch
 from stream_infer.core.fold import fold, read
 from stream_infer.core.shard import Shard
 from stream_infer.core.stored_rows import Rows

@@ -115,7 +115,8 @@ class Scorer:
         `stream` names the one whose events they are; the scored one where it does not.
         """
         engine, n = self.runtime.engine, len(values)
-        now_us = np.full(n, self._wall_us(), np.int64)
+        now_us = np.empty(n, np.int64)
+        now_us.fill(self._wall_us())
         sources = None
         if stream is not None:
             sources = np.full(n, engine.topology.sources.index(stream), np.int8)

@@ -33,6 +33,7 @@ class Commands:
 
     def __init__(self, redis: Redis, timeout_s: float, *, shared: bool = True) -> None:
         self._redis = redis
+        self._is_cluster = isinstance(redis, RedisCluster)
         self._timeout_s = timeout_s
         self._shared = shared
         self._line: _Line | None = None
@@ -47,7 +48,7 @@ class Commands:
         """
         if not commands:
             return []
-        if isinstance(self._redis, RedisCluster):
+        if self._is_cluster:
             return await self._through_client(commands)
         try:
             replies = await self.attempt(commands)

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from stream_infer.core.arrays import FEW
 from stream_infer.core.columns import Batch, decode, decoder
 from stream_infer.core.errors import DeclarationError
 from stream_infer.core.events import Event
@@ -65,6 +66,29 @@ def test_events_become_columns() -> None:
     np.testing.assert_array_equal(got.column("refunded"), [np.nan] * 3)
     assert got.labels("note") == [None, None, "hi"]
     assert got.keys(("shop", "note")) == [None, None, "a\x1fhi"]
+
+
+MOMENTS = (
+    "2013-10-01T12:00:00.123457Z",
+    "2013-10-01T12:00:00",
+    "2000-01-01T00:00:00Z",
+    "1999-12-31T23:59:59.999999Z",
+    "2013-10-01T13:00:00Z",
+    "2013-10-01T13:00:00.000001Z",
+)
+
+
+def test_few_events_are_judged_as_many_are() -> None:
+    values = [sale(at=moment) for moment in MOMENTS * FEW]
+    whole = batch(*values)
+    assert len(whole) == 3 * FEW
+    for size in range(1, FEW + 1):
+        parts = [batch(*values[at : at + size]) for at in range(0, len(values), size)]
+        assert np.concatenate([part.times_us for part in parts]).tobytes() == (
+            whole.times_us.tobytes()
+        )
+        reasons = [reject.reason for part in parts for reject in part.rejects]
+        assert reasons == [reject.reason for reject in whole.rejects]
 
 
 BAD = {

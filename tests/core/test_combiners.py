@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from stream_infer.core.combiners import FEW, WeightedMean, all_finite, weighted_mean
+from stream_infer.core.arrays import FEW
+from stream_infer.core.combiners import WeightedMean, all_finite, weighted_mean
 from stream_infer.core.errors import DeclarationError
 
 THREE = weighted_mean({"trees": 0.6, "mlp": 0.3, "linear": 0.1})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from stream_infer.core.columns import EARLIEST_US
+from stream_infer.core.checks import EARLIEST_US
 from tests.faults.shop import HORIZON_S, LATENESS_S, by_item, by_shop
 from tests.laws.oracle import Expected, Fact, answers
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from stream_infer.core.columns import EARLIEST_US
+from stream_infer.core.checks import EARLIEST_US
 from tests.faults.events import SECOND_US
 from tests.faults.fold import Folded, Record, acceptable
 from tests.faults.shop import HORIZON_S, REPORTS_LATENESS_S, Report, sky

@@ -9,7 +9,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from stream_infer.core.columns import KEY_LENGTH_MAX
+from stream_infer.core.checks import KEY_LENGTH_MAX
 from stream_infer.serving.errors import NotFoundError
 from stream_infer.serving.limits import LIVE_HEARTBEAT_S, LIVE_SEND_TIMEOUT_S
 from stream_infer.serving.live import Follower, Hub
