@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from onnxruntime import RunOptions
 
 from stream_infer.models.sessions import OnnxModel, Rows, Scores
 
@@ -64,10 +65,11 @@ def spoil_models(path: Path) -> None:
         found: str | None = json.loads(path.read_text()).get(name)
         return found
 
-    def spoiled(self: OnnxModel, vectors: Rows) -> Scores:
+    def spoiled(self: OnnxModel, vectors: Rows, stop: RunOptions | None = None) -> Scores:
         fault = fault_of(self.name)
         if fault == "hang":
-            while fault_of(self.name) == "hang":
+            # A graph that hangs between two operators: it can be stopped where it is watched.
+            while fault_of(self.name) == "hang" and not (stop is not None and stop.terminate):
                 time.sleep(POLL_S)
         elif fault == "slow":
             time.sleep(SLOW_S)
@@ -75,6 +77,6 @@ def spoil_models(path: Path) -> None:
             raise ArithmeticError("told to fail")
         elif fault == "nan":
             return np.full(len(vectors), np.nan)
-        return run(self, vectors)
+        return run(self, vectors, stop)
 
     OnnxModel.run = spoiled  # type: ignore[method-assign]
