@@ -17,6 +17,7 @@ from stream_infer.core.errors import DeclarationError, StreamInferError
 from stream_infer.stream.at_least_once import SharedProducer
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.delivering import Outlet
+from stream_infer.stream.ending import end_without_memory
 from stream_infer.stream.exactly_once import TransactionalOutlet
 from stream_infer.stream.merging import AnyPickup, Merging
 from stream_infer.stream.ownership import Ownership
@@ -154,8 +155,10 @@ class StreamApp(faust.App):  # type: ignore[misc]
         topics = [spec.name for spec in (*self.source_topics, *self.other_topics)]
         limits = await message_bytes_max(settings.bootstrap, topics)
         if settings.delivery == "at_least_once":
-            return SharedProducer(f"{group}-results", limits, settings, counters)
-        return TransactionalOutlet(group, topics, limits, self._merging, settings, counters)
+            return SharedProducer(f"{group}-results", limits, settings, counters, self.fail)
+        return TransactionalOutlet(
+            group, topics, limits, self._merging, settings, counters, self.fail
+        )
 
     async def _persist(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
         await persist(
@@ -239,8 +242,13 @@ class StreamApp(faust.App):  # type: ignore[misc]
             self.ready.set()
 
     def fail(self, error: Exception) -> None:
-        """End the app with an error."""
+        """End the app with an error; the process at once, where that is want of memory."""
+        end_without_memory(error)
         self.add_future(self.crash(error))
+
+    def _crash(self, reason: BaseException) -> None:
+        end_without_memory(reason)  # That of a service of Faust's.
+        super()._crash(reason)
 
     async def drain(self) -> None:
         """Finish what is in flight, store, commit and give the partitions back."""

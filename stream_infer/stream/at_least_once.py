@@ -8,6 +8,7 @@ from stream_infer.stream.commits import Committer
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.delivering import Delivering, Replace, Room, Settle
 from stream_infer.stream.group import Group
+from stream_infer.stream.kafka_tasks import Failed
 from stream_infer.stream.parcels import Delivery
 from stream_infer.stream.processing import TP, Outcome, OutgoingRecord
 from stream_infer.stream.producer import ResultProducer
@@ -75,7 +76,10 @@ class AtLeastOnce:
 
 
 class SharedProducer:
-    """The one producer of a worker's results; `limits` are what topics accept, in bytes."""
+    """The one producer of a worker's results; `limits` are what topics accept, in bytes.
+
+    `failed` hears of a producer that will never work again, as it was not closed.
+    """
 
     def __init__(
         self,
@@ -83,8 +87,9 @@ class SharedProducer:
         limits: Mapping[str, int],
         settings: StreamSettings,
         counters: StreamCounters,
+        failed: Failed,
     ) -> None:
-        self._producer = ResultProducer(settings, counters, client_id=client_id)
+        self._producer = ResultProducer(settings, counters, failed, client_id=client_id)
         self._producer.limit(limits)
         self._settings = settings
         self._counters = counters

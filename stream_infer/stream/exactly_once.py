@@ -7,6 +7,7 @@ from functools import partial
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.delivering import Delivering, Replace, Room, Settle
 from stream_infer.stream.group import Group
+from stream_infer.stream.kafka_tasks import Failed
 from stream_infer.stream.merging import Merging, together
 from stream_infer.stream.parcels import Packer
 from stream_infer.stream.processing import TP, Outcome, OutgoingRecord, PartitionsFenced
@@ -35,6 +36,7 @@ class ExactlyOnce:
         replace: Replace,
         settings: StreamSettings,
         counters: StreamCounters,
+        failed: Failed,
     ) -> None:
         # Transactions take longer than acknowledgements: several small batches share one.
         self.room = Room(
@@ -52,6 +54,7 @@ class ExactlyOnce:
             group_id=group_id,
             settings=settings,
             counters=counters,
+            failed=failed,
         )
         self._by_unit: dict[TP, Transactions] = {}
 
@@ -136,6 +139,7 @@ class TransactionalOutlet:
         merging: Merging | None,
         settings: StreamSettings,
         counters: StreamCounters,
+        failed: Failed,
     ) -> None:
         self._group_id = group_id
         self._topics = topics
@@ -143,6 +147,7 @@ class TransactionalOutlet:
         self._packer = Packer(settings.message_bytes_max, limits)
         self._settings = settings
         self._counters = counters
+        self._failed = failed
 
     async def start(self) -> None:
         """Raise SettingsError where the broker does not fence, or not allow such transactions."""
@@ -159,6 +164,7 @@ class TransactionalOutlet:
             replace=replace,
             settings=self._settings,
             counters=self._counters,
+            failed=self._failed,
         )
 
     async def stop(self) -> None:

@@ -19,7 +19,8 @@ from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
-from stream_infer.stream.membership import MembershipLost, watch_membership
+from stream_infer.stream.kafka_tasks import watch_consumer
+from stream_infer.stream.membership import watch_membership
 from stream_infer.stream.processing import TP
 from stream_infer.stream.retry import GaveUp, persist
 from stream_infer.stream.settings import StreamSettings
@@ -119,8 +120,9 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         fetcher._records = _Unwrapped(fetcher._records)
         fetcher._proc_fetch_request = self._handing_over(fetcher._proc_fetch_request)
         watch_membership(
-            consumer._coordinator, settings.member_id, settings.session_timeout_s, self._lost
+            consumer._coordinator, settings.member_id, settings.session_timeout_s, self.app.fail
         )
+        watch_consumer(consumer, self.app.fail)
         self._consumer = consumer
 
     def _handing_over(
@@ -133,9 +135,6 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return brought
 
         return fetch_and_hand_over
-
-    def _lost(self, error: MembershipLost) -> None:
-        self.app.fail(error)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         settings: StreamSettings = self.app.stream_settings
@@ -170,6 +169,14 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._ended = True
             for future in tuple(self._asked):
                 future.cancel()
+
+    async def on_thread_stop(self) -> None:
+        """Close the consumer, also where one of its own tasks has ended by an error."""
+        try:
+            await super().on_thread_stop()
+        except Exception as error:  # That error, which was told when it came.
+            log.debug("closing the consumer: %r", error)
+            await self._consumer._client.close()
 
     async def _gather_remaining_tasks(self) -> None:
         """Leave the loop's tasks alone: they are not the consumer's."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stream_infer.core.errors import StreamInferError
+from stream_infer.stream.ending import want_of_memory
 
 log = logging.getLogger("stream_infer.stream")
 _NAMELESS = "UnknownError"
@@ -21,7 +22,7 @@ def watch_membership(
     coordinator: Any,
     member_id: str | None,
     session_timeout_s: float,
-    failed: Callable[[MembershipLost], None],
+    failed: Callable[[Exception], None],
     *,
     now_s: Callable[[], float] = time.monotonic,
     rejoin_delay_s: float = 1.0,
@@ -60,6 +61,8 @@ def watch_membership(
         """Join again after a while. aiokafka would wait for somebody to ask for the error; with
         Faust nobody does.
         """
+        if want_of_memory(error) is not None:
+            failed(error)
         if _NAMELESS in str(error) and is_replaced():
             await asyncio.wait([coordinator._closing])
             return
@@ -72,7 +75,9 @@ def watch_membership(
         error = None if task.cancelled() else task.exception()
         if error is not None:
             remedy = f"; {_replaced(member_id)}" if member_id else "; start the worker again"
-            failed(MembershipLost(f"left by its consumer group ({error}){remedy}"))
+            left = MembershipLost(f"left by its consumer group ({error}){remedy}")
+            left.__cause__ = error
+            failed(left)
 
     coordinator._do_heartbeat = do_heartbeat
     coordinator.reset_generation = reset_generation

@@ -1,7 +1,6 @@
 """What a worker does with a micro-batch: read what it lacks, fold, score, publish, store."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
@@ -28,6 +27,7 @@ from stream_infer.stream.away import Away
 from stream_infer.stream.concluding import Conclusion
 from stream_infer.stream.custody import Custody, check_away
 from stream_infer.stream.dead_letters import unpublished
+from stream_infer.stream.ending import end_process
 from stream_infer.stream.holdings import Holdings
 from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import (
@@ -39,25 +39,11 @@ from stream_infer.stream.processing import (
     RecordTooLarge,
 )
 from stream_infer.stream.rekeying import Rekeying
-from stream_infer.stream.retry import out_of_memory
 from stream_infer.stream.rows import Asked, RowReader
 from stream_infer.stream.runtime import Runtime
 from stream_infer.stream.work import Work, decoded
 
 log = logging.getLogger("stream_infer.stream")
-EXIT_BROKEN = 70
-
-
-def end_process(error: Exception) -> None:
-    """End this process at once: its rows are no longer a fold of the log."""
-    try:
-        if isinstance(error, MemoryError):
-            log.critical("%s; nothing is lost, the next worker goes on", out_of_memory(error))
-        else:
-            log.critical("a micro-batch failed after the state had moved; ending", exc_info=error)
-        logging.shutdown()
-    finally:  # Without memory, even saying so may fail.
-        os._exit(EXIT_BROKEN)
 
 
 class TopologyProcessor:

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.kafka_tasks import Failed, watch_producer
 from stream_infer.stream.parcels import TOO_LARGE, Delivery, Packer, Parcel, batches, retrieve
 from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
 from stream_infer.stream.retry import GaveUp, persist
@@ -31,11 +32,17 @@ class ResultProducer:
     """
 
     def __init__(
-        self, settings: StreamSettings, counters: StreamCounters, *, client_id: str = "stream-infer"
+        self,
+        settings: StreamSettings,
+        counters: StreamCounters,
+        failed: Failed | None = None,
+        *,
+        client_id: str = "stream-infer",
     ) -> None:
         self._settings = settings
         self._counters = counters
         self._packer = Packer(settings.message_bytes_max)
+        self._failed = failed
         self._client_id = client_id
         self._producer: Any = None
         self._outstanding: list[Delivery] = []
@@ -122,6 +129,8 @@ class ResultProducer:
         except BaseException:
             await close_producer(producer, timeout_s=0.1)
             raise
+        if self._failed is not None:
+            watch_producer(producer, self._failed)
         return producer
 
     async def _connected(self) -> Any:
@@ -176,6 +185,8 @@ class ResultProducer:
                     )
                     if self._stopping.is_set():
                         raise GaveUp("the producer is stopped") from None
+                except MemoryError:
+                    raise
                 except Exception as error:  # the parcel's missing future tells settle() to repair
                     log.debug("queueing for %s failed: %r", parcel.topic, error)
                     return

@@ -19,11 +19,11 @@ from stream_infer.monitoring.rekeyed import RekeyedCounts
 from stream_infer.settings import Settings
 from stream_infer.store.commands import Command, Commands
 from stream_infer.store.state import StateStore
+from stream_infer.stream.ending import end_process
 from stream_infer.stream.forwarding import received
 from stream_infer.stream.holdings import Holdings
 from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import TP, ConsumerRecord
-from stream_infer.stream.processor import end_process
 from stream_infer.stream.rows import Asked, RowReader
 
 log = logging.getLogger("stream_infer.stream")

@@ -78,12 +78,3 @@ def _describe(error: Exception) -> str:
     if text.startswith(name):  # aiokafka's errors name themselves
         return text
     return f"{name}: {text}" if text else name
-
-
-def out_of_memory(error: MemoryError) -> str:
-    """Return one line for an end by want of memory, with what helps."""
-    what = " ".join(str(error).split())
-    return (
-        f"out of memory{f' ({what})' if what else ''}: give the worker more, or lower "
-        "STREAM_INFER_STATE_ROWS_MAX or STREAM_INFER_BATCH_RECORDS_MAX"
-    )

@@ -46,6 +46,8 @@ class Tasks:
             await work
         except GaveUp:
             log.debug("%s: gave up, as partitions are given back", name)
+        except MemoryError as error:
+            self._failed(error)
         except Exception as error:
             log.exception("the %s loop ended by a defect", name)
             self._failed(error)

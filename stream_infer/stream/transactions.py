@@ -14,6 +14,7 @@ from stream_infer.failpoints import failpoint
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.delivering import Replace
 from stream_infer.stream.group import Group
+from stream_infer.stream.kafka_tasks import Failed, watch_producer
 from stream_infer.stream.parcels import TOO_LARGE, Delivery, Packer, Parcel, batches, retrieve
 from stream_infer.stream.processing import TP, OutgoingRecord, PartitionsFenced
 from stream_infer.stream.producer import close_producer
@@ -37,7 +38,7 @@ class Transactions:
     """Commits results with the offsets of their events; what comes meanwhile goes into the next.
 
     `partitions` are one of a source topic, or several that are folded together.
-    `topics` are all that results go to.
+    `topics` are all that results go to; `failed` hears of a producer that will never work again.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Transactions:
         group_id: str,
         settings: StreamSettings,
         counters: StreamCounters,
+        failed: Failed,
     ) -> None:
         self.partitions = frozenset(partitions)
         self._transactional_id = transactional_id
@@ -62,6 +64,7 @@ class Transactions:
         self._group_id = group_id
         self._settings = settings
         self._counters = counters
+        self._failed = failed
         self._committed: dict[TP, int | None] = {}
         self._producer: TransactionalProducer | None = None
         self._waiting: list[_Share] = []
@@ -75,7 +78,7 @@ class Transactions:
 
         In this order: after it nobody else commits.
         """
-        self._producer = await connect(self._settings, self._transactional_id)
+        self._producer = await self._connect()
         self._committed = await self._read_committed()
         self._task = asyncio.create_task(self._run(), name=f"stream-{self._transactional_id}")
         return self._committed
@@ -181,7 +184,7 @@ class Transactions:
 
         Taking the transactional id again has ended that transaction, one way or the other.
         """
-        producer = await connect(self._settings, self._transactional_id)
+        producer = await self._connect()
         try:
             committed = await self._read_committed()
             done = committed == {**self._committed, **goal}
@@ -248,6 +251,11 @@ class Transactions:
         failpoint("transaction_ending")
         await producer.commit_transaction()
         failpoint("transaction_committed")
+
+    async def _connect(self) -> TransactionalProducer:
+        producer = await connect(self._settings, self._transactional_id)
+        watch_producer(producer, self._failed)
+        return producer
 
     async def _read_committed(self) -> dict[TP, int | None]:
         return dict(await self._group.committed(sorted(self.partitions)))

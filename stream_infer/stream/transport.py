@@ -39,6 +39,7 @@ class Worker(Protocol):
     def deliver(self, tp: TP, records: Sequence[Any], end: int) -> None: ...
     def begin(self, partitions: Sequence[TP]) -> None: ...
     async def drain(self) -> None: ...
+    def fail(self, error: Exception) -> None: ...
 
 
 class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
@@ -77,6 +78,9 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         """Let the app have at once what a fetch has brought; here nothing may fail."""
         try:
             waits = self._take()
+        except MemoryError as error:  # What was drawn may be lost: nothing may follow it.
+            self.app.fail(error)
+            return
         except Exception as error:
             self._failure, waits = error, True
         if waits:
@@ -119,7 +123,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         try:
             self._raise_failure()
             waits = self._take()
-        except self.consumer_stopped_errors:
+        except (*self.consumer_stopped_errors, MemoryError):
             raise
         except Exception as error:  # it must not end the app; Faust would
             app.counters.retries += 1

@@ -15,8 +15,10 @@ from stream_infer import collector
 from stream_infer.core.errors import StreamInferError
 from stream_infer.monitoring.watchdog import Heartbeat
 from stream_infer.stream.app import StreamApp
+from stream_infer.stream.ending import end_without_memory, out_of_memory
+from stream_infer.stream.kafka_tasks import hear_want_of_memory
 from stream_infer.stream.lost_connections import expect_lost_connections
-from stream_infer.stream.retry import GaveUp, out_of_memory
+from stream_infer.stream.retry import GaveUp
 
 log = logging.getLogger("stream_infer.stream")
 
@@ -27,7 +29,7 @@ SWITCH_INTERVAL_S = 0.0005
 """Models of large batches run in threads of their own: none must wait 5 ms for its turn."""
 
 
-EXPECTED = (StreamInferError, asyncio.CancelledError)
+EXPECTED = (StreamInferError, asyncio.CancelledError, MemoryError)
 
 
 class OneLine(logging.Formatter):
@@ -40,7 +42,7 @@ class OneLine(logging.Formatter):
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        """Leave out the trace of what is no defect: a refusal of ours, or something cancelled."""
+        """Leave out the trace of what is no defect: a refusal, a cancellation, no memory."""
         if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
             record = copy(record)
             record.exc_info = record.exc_text = None
@@ -80,12 +82,13 @@ def run_worker(
     """Run apps until SIGTERM or SIGINT; return the exit code.
 
     0 after a drain within `grace_s`; 1 when an app failed, with its reason logged in one line,
-    or did not drain in time. `on_started` is called once all apps have started; `heartbeat` hears
-    that the loop moves.
+    or did not drain in time. Want of memory ends the process with 70, and one line. `on_started` is
+    called once all apps have started; `heartbeat` hears that the loop moves.
     """
     together = [apps] if isinstance(apps, StreamApp) else list(apps)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     expect_lost_connections()
+    hear_want_of_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(together, grace_s, on_started, heartbeat or Heartbeat()))
 
@@ -97,6 +100,7 @@ async def _run(
     heartbeat: Heartbeat,
 ) -> int:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_heard)
     heartbeat.start(loop)
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -121,6 +125,12 @@ async def _run(
             code = EXIT_FATAL
             log.critical("%s", _reason(outcome))
     return code
+
+
+def _heard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Hear what nobody awaits; transports that lack memory for what they read end in it, too."""
+    end_without_memory(context.get("exception"))
+    loop.default_exception_handler(context)
 
 
 async def _live(app: StreamApp) -> None:

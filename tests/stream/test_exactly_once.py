@@ -166,6 +166,7 @@ async def transactions(
 ) -> AsyncIterator[Transactions]:
     """The transactions of partition 0, opened; closed at the end."""
     source, output = topics
+    failures: list[Exception] = []
     made = Transactions(
         [TP(source, 0)],
         f"{unique}-0",
@@ -176,12 +177,14 @@ async def transactions(
         group_id=unique,
         settings=exactly_once(broker),
         counters=StreamCounters(),
+        failed=failures.append,
     )
     await made.open()
     try:
         yield made
     finally:
         await made.close()
+    assert failures == []  # Its producers were closed in order, however often they were replaced.
 
 
 def share(topics: tuple[str, str], first: int, last: int) -> dict[str, Any]:

@@ -19,7 +19,9 @@ def written(error: BaseException) -> str:
     return OneLine().format(record)
 
 
-@pytest.mark.parametrize("error", [StateError("no such state"), asyncio.CancelledError()])
+@pytest.mark.parametrize(
+    "error", [StateError("no such state"), asyncio.CancelledError(), MemoryError()]
+)
 def test_what_is_no_defect_takes_one_line(error: BaseException) -> None:
     assert written(error).endswith("ERROR x: it failed")
 

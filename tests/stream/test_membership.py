@@ -7,7 +7,7 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from stream_infer.stream.counters import StreamCounters
-from stream_infer.stream.membership import MembershipLost, watch_membership
+from stream_infer.stream.membership import watch_membership
 from stream_infer.stream.retry import persist
 
 SESSION_S = 10.0
@@ -48,7 +48,7 @@ class Lasting(Coordinator):
 async def test_a_member_unknown_within_its_session_was_replaced(
     member_id: str | None, silent_s: float, lost: bool
 ) -> None:
-    found: list[MembershipLost] = []
+    found: list[Exception] = []
     now_s = 100.0
     coordinator = Coordinator()
     watch_membership(coordinator, member_id, SESSION_S, found.append, now_s=lambda: now_s)
@@ -61,7 +61,7 @@ async def test_a_member_unknown_within_its_session_was_replaced(
 
 
 async def test_a_member_that_leaves_by_itself_was_not_replaced() -> None:
-    found: list[MembershipLost] = []
+    found: list[Exception] = []
     coordinator = Coordinator()
     watch_membership(coordinator, "a", SESSION_S, found.append)
     assert await coordinator._do_heartbeat()
@@ -76,7 +76,7 @@ async def test_a_member_that_leaves_by_itself_was_not_replaced() -> None:
 async def test_a_member_that_the_group_refuses_joins_again_after_a_while(
     member_id: str | None, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found: list[MembershipLost] = []
+    found: list[Exception] = []
     coordinator = Lasting()
     watch_membership(coordinator, member_id, SESSION_S, found.append, rejoin_delay_s=0.01)
     pushing: Any = coordinator._push_error_to_user(KafkaError(said))
@@ -87,7 +87,7 @@ async def test_a_member_that_the_group_refuses_joins_again_after_a_while(
 
 
 async def test_a_member_that_was_heard_and_is_fenced_was_replaced_and_waits_for_its_end() -> None:
-    found: list[MembershipLost] = []
+    found: list[Exception] = []
     coordinator = Lasting()
     watch_membership(coordinator, "a", SESSION_S, found.append, rejoin_delay_s=0.01)
     assert await coordinator._do_heartbeat()
@@ -102,7 +102,7 @@ async def test_a_member_that_was_heard_and_is_fenced_was_replaced_and_waits_for_
 
 
 async def test_a_heard_member_that_is_refused_for_another_reason_joins_again() -> None:
-    found: list[MembershipLost] = []
+    found: list[Exception] = []
     coordinator = Lasting()
     watch_membership(coordinator, "a", SESSION_S, found.append, rejoin_delay_s=0.01)
     assert await coordinator._do_heartbeat()
@@ -111,15 +111,25 @@ async def test_a_heard_member_that_is_refused_for_another_reason_joins_again() -
     assert (coordinator.resets, found) == (1, [])
 
 
+async def test_a_member_that_lacks_memory_for_the_groups_answer_says_so() -> None:
+    found: list[Exception] = []
+    coordinator = Lasting()
+    watch_membership(coordinator, "a", SESSION_S, found.append, rejoin_delay_s=0.01)
+    pushing: Any = coordinator._push_error_to_user(MemoryError("no room"))
+    await asyncio.wait_for(pushing, 10)
+    assert [str(error) for error in found] == ["no room"]
+
+
 @pytest.mark.parametrize("member_id", ["a", None])
 async def test_a_worker_whose_coordination_ended_is_told(member_id: str | None) -> None:
-    found: list[MembershipLost] = []
+    found: list[Exception] = []
     coordinator = Coordinator()
     watch_membership(coordinator, member_id, SESSION_S, found.append)
     await asyncio.wait([coordinator._coordination_task])
     await asyncio.sleep(0)
     (error,) = found
     assert "UnknownError" in str(error)
+    assert isinstance(error.__cause__, RuntimeError)  # by which want of memory is known
     assert ("group_instance" in str(error)) == (member_id is not None)
 
 

@@ -80,6 +80,26 @@ async def test_what_a_fetch_brings_is_delivered_at_once() -> None:
     assert fetched.touched == 1
 
 
+async def test_what_was_drawn_and_found_no_memory_ends_the_app_before_more_is_drawn() -> None:
+    """Else what follows would be taken for all that there is, and be committed."""
+    made, fetched, pickup = consumer({A: 0})
+    failed: list[Exception] = []
+
+    def deliver(*_: object) -> None:
+        raise MemoryError("no room")
+
+    made.app.deliver, made.app.fail = deliver, failed.append
+    fetched.brings(A, 0, 1)
+    made._hand_over()
+    assert [str(error) for error in failed] == ["no room"]
+    assert made._failure is None  # which would be told, and more fetched
+    fetched.check = lambda: None  # type: ignore[attr-defined]
+    fetched.brings(A, 2)
+    with pytest.raises(MemoryError):
+        await made._poll()
+    assert not pickup.records
+
+
 async def test_a_closed_partition_is_left_to_whoever_opens_it() -> None:
     made, fetched, pickup = consumer({A: 0})
     fetched.brings(B, 3)
