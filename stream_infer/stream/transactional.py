@@ -1,74 +1,18 @@
-"""aiokafka's transactional producer without its needless waits; what a broker must be able to."""
+"""A transactional producer; what a broker must be able to."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import CoordinationType
-from aiokafka.errors import InvalidTransactionTimeout
-from aiokafka.producer.sender import (
-    AddOffsetsToTxnHandler,
-    AddPartitionsToTxnHandler,
-    InitPIDHandler,
-    Sender,
-)
+from aiokafka.errors import InvalidTransactionTimeout, KafkaError
 
 from stream_infer.core.errors import SettingsError
 from stream_infer.stream.producer import close_producer
 from stream_infer.stream.settings import StreamSettings
+from stream_infer.stream.transaction_sender import Offsets, PromptSender, failed
 
-FIRST_WAIT_S = 0.001
-"""How long the coordinator is left alone first while it is busy with the last transaction's end."""
 PROBES = 3
-
-
-class _Promptly:
-    """Asks again after 1, 2, 4, … ms instead of 20 or 100: a transaction's end takes as long.
-
-    The coordinator answers CONCURRENT_TRANSACTIONS until the markers of the last one are written.
-    """
-
-    _sender: "PromptSender"
-
-    def handle_response(self, response: Any) -> float | None:
-        longest_s: float | None = super().handle_response(response)  # type: ignore[misc]
-        if longest_s is None:
-            self._sender.wait_s = FIRST_WAIT_S
-            return None
-        wait_s = min(self._sender.wait_s, longest_s)
-        self._sender.wait_s = wait_s * 2
-        return wait_s
-
-
-class _Init(_Promptly, InitPIDHandler):  # type: ignore[misc]
-    pass
-
-
-class _AddPartitions(_Promptly, AddPartitionsToTxnHandler):  # type: ignore[misc]
-    pass
-
-
-class _AddOffsets(_Promptly, AddOffsetsToTxnHandler):  # type: ignore[misc]
-    pass
-
-
-class PromptSender(Sender):  # type: ignore[misc]
-    """aiokafka's sender, with shorter waits before the requests that begin a transaction."""
-
-    wait_s = FIRST_WAIT_S
-
-    async def _do_init_pid(self, node_id: int) -> bool:
-        return bool(await _Init(self).do(node_id))
-
-    async def _do_add_partitions_to_txn(self, partitions: Any) -> bool:
-        return bool(await _AddPartitions(self, partitions).do(await self._coordinator()))
-
-    async def _do_add_offsets_to_txn(self, group_id: str) -> bool:
-        return bool(await _AddOffsets(self, group_id).do(await self._coordinator()))
-
-    async def _coordinator(self) -> int:
-        name = self._txn_manager.transactional_id
-        node: int = await self._find_coordinator(CoordinationType.TRANSACTION, name)
-        return node
 
 
 class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]
@@ -86,8 +30,8 @@ class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]
             compression_type=settings.compression,
             request_timeout_ms=int(settings.request_timeout_s * 1000),
         )
-        known: Sender = self._sender
-        self._sender: Sender = PromptSender(
+        known = self._sender
+        self._sender: PromptSender = PromptSender(
             self.client,
             acks=-1,
             txn_manager=self._txn_manager,
@@ -95,6 +39,26 @@ class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]
             retry_backoff_ms=known._retry_backoff * 1000,
             request_timeout_ms=known._request_timeout_ms,
         )
+
+    async def begin_transaction(self) -> None:
+        """Begin; a started producer has its identity."""
+        self._txn_manager.begin_transaction()
+
+    async def deliver(
+        self, batches: Sequence[asyncio.Future[Any]], offsets: Offsets, group_id: str
+    ) -> None:
+        """Have queued batches written, and offsets after them; a batch's future has its error."""
+        if await self._sender.deliver(batches, offsets, group_id):
+            return
+        ended = self._txn_manager.wait_for_transaction_end()
+        if ended.done():
+            ended.result()
+        if not any(batch.done() and failed(batch) for batch in batches):
+            raise KafkaError("the transaction ended before its offsets were written")
+
+    async def commit_transaction(self) -> None:
+        """Commit what `deliver` has had written."""
+        await self._sender.commit()
 
     @property
     def identity(self) -> tuple[int, int]:

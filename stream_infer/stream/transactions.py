@@ -236,8 +236,9 @@ class Transactions:
                 parcels.append(part)
         delivery.parcels = parcels
         failpoint("in_transaction")
-        if parcels:
-            await asyncio.wait([part.future for part in parcels if part.future is not None])
+        offsets = {TopicPartition(*tp): OffsetAndMetadata(end, "") for tp, end in goal.items()}
+        futures = [part.future for part in parcels if part.future is not None]
+        await producer.deliver(futures, offsets, self._group_id)
         errors = [part.error for part in parcels if part.error is not None]
         if any(isinstance(error, TOO_LARGE) for error in errors):
             self._packer.cut(delivery)
@@ -245,9 +246,6 @@ class Transactions:
             self._replace_refused(delivery, partitions)
         for error in errors:
             raise error
-        # Not while results are on their way: Kafka checks both, and refuses one of two at a time.
-        offsets = {TopicPartition(*tp): OffsetAndMetadata(end, "") for tp, end in goal.items()}
-        await producer.send_offsets_to_transaction(offsets, self._group_id)
         failpoint("transaction_ending")
         await producer.commit_transaction()
         failpoint("transaction_committed")
