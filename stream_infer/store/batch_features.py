@@ -154,8 +154,13 @@ class BatchFeatureReader:
                 continue
             rows = group.decode(replies[begin : begin + len(wanted.keys)])
             begin += len(wanted.keys)
-            values[wanted.events, group.columns] = rows.values[wanted.entity_of]
-            timestamps_us[wanted.events, group.views] = rows.timestamps_us[wanted.entity_of]
+            if len(wanted.keys) == len(wanted.events) == len(values):
+                # Every event waits for an entity of its own, so they are in the same order.
+                values[:, group.columns] = rows.values
+                timestamps_us[:, group.views] = rows.timestamps_us
+            else:
+                values[wanted.events, group.columns] = rows.values[wanted.entity_of]
+                timestamps_us[wanted.events, group.views] = rows.timestamps_us[wanted.entity_of]
             if keep and self.cache_max_age_s > 0:
                 cache.put(wanted.keys, rows.values, rows.timestamps_us, request.asked_at)
         if self._in_order:
@@ -211,8 +216,11 @@ class _Group:
         if not asked:
             return None
         entity_of = np.fromiter(map(number.__getitem__, missed), np.int64, len(missed))
+        events = absent.nonzero()[0]
+        if len(asked) == len(number):
+            return _Wanted(asked, events, entity_of)
         askable = entity_of >= 0
-        return _Wanted(asked, absent.nonzero()[0][askable], entity_of[askable])
+        return _Wanted(asked, events[askable], entity_of[askable])
 
     def decode(self, replies: Sequence[Reply]) -> BatchFeatures:
         """One row a reply."""

@@ -76,12 +76,14 @@ MOMENTS = (
     "2013-10-01T13:00:00Z",
     "2013-10-01T13:00:00.000001Z",
 )
+AMOUNTS = (2.5, -1e30, 1e30, 0, -2.5, 2.0**40 * 1e-6, 1e6)
 
 
 def test_few_events_are_judged_as_many_are() -> None:
     values = [sale(at=moment) for moment in MOMENTS * FEW]
+    values += [sale(amount=amount) for amount in AMOUNTS * FEW] + [REFUND] * FEW
     whole = batch(*values)
-    assert len(whole) == 3 * FEW
+    assert len(whole.rejects) == (3 + 3) * FEW
     for size in range(1, FEW + 1):
         parts = [batch(*values[at : at + size]) for at in range(0, len(values), size)]
         assert np.concatenate([part.times_us for part in parts]).tobytes() == (
