@@ -34,7 +34,11 @@ def watch_producer(producer: Any, failed: Failed) -> None:
     against all but want of memory.
     """
     _watch(producer, producer.client, "_sync_task", LEADERS, failed)
-    _watch(producer, producer._sender, "_sender_task", "sending", failed, of=want_of_memory)
+    sender, sending = producer._sender, producer._sender._sender_task
+    # Before aiokafka's own callback, which raises where there are no transactions.
+    sending.remove_done_callback(sender._fail_all)
+    _watch(producer, sender, "_sender_task", "sending", failed, of=want_of_memory)
+    sending.add_done_callback(sender._fail_all)
 
 
 def hear_want_of_memory() -> None:

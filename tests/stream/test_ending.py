@@ -1,7 +1,6 @@
 """A process that lacks memory ends at once, and says so in one line."""
 
 import asyncio
-import resource
 import subprocess
 import sys
 from typing import Any
@@ -28,6 +27,20 @@ for size in (1 << 20, 1 << 14, 1 << 9, 1):
     except MemoryError as error:
         lack = error
 end_without_memory(lack)
+"""
+
+NO_STACK = """
+import logging, resource, threading
+from stream_infer.stream.ending import end_process
+
+logging.basicConfig(format="%(levelname)s %(message)s")
+threading.stack_size(64 << 20)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), used + (8 << 20)))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError as error:
+    end_process(error)
 """
 
 
@@ -57,10 +70,10 @@ def test_other_errors_do_not_come_from_want_of_memory() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are Linux's")
-def test_a_process_without_any_memory_left_says_so_in_one_line() -> None:
-    assert resource.RLIMIT_AS
+@pytest.mark.parametrize("program", [EXHAUSTED, NO_STACK])
+def test_a_process_without_any_memory_left_says_so_in_one_line(program: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", EXHAUSTED], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == EXIT_BROKEN, ended.stderr
     (line,) = ended.stderr.splitlines()

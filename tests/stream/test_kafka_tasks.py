@@ -43,7 +43,12 @@ class Client:
         self.tasks = {name: asyncio.create_task(self._run(name)) for name in self.ends}
         self._fetcher = SimpleNamespace(_fetch_task=self.tasks["fetching"])
         self._client = self.client = SimpleNamespace(_sync_task=self.tasks["leaders"])
-        self._sender = SimpleNamespace(_sender_task=self.tasks["sending"])
+        self.order: list[str] = []
+        self._sender = SimpleNamespace(_sender_task=self.tasks["sending"], _fail_all=self._fail_all)
+        self.tasks["sending"].add_done_callback(self._fail_all)
+
+    def _fail_all(self, task: asyncio.Task[None]) -> None:
+        self.order.append("failed what it was given")
 
     async def _run(self, name: str) -> None:
         await self.ends[name].wait()
@@ -95,6 +100,14 @@ async def test_an_orderly_stop_says_nothing(watch: Any) -> None:
     await client.end("leaders", RuntimeError("while it was stopped"))
     await client.stop()
     assert told == []
+
+
+async def test_want_of_memory_while_sending_is_told_before_anything_else_is_tried() -> None:
+    client = Client()
+    watch_producer(client, lambda _: client.order.append("told"))
+    await client.end("sending", no_memory())
+    assert client.order == ["told", "failed what it was given"]
+    await client.stop()
 
 
 async def test_sending_that_a_new_producer_takes_over_says_nothing() -> None:
