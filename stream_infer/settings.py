@@ -98,7 +98,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_cache_rows_max: Count = 200_000
     """Rows of batch features kept in memory, over all views."""
     batch_cache_age_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 1.0
-    """Age at which a cached batch feature is read again."""
+    """Age at which a cached batch feature is read again, unless it is known not to have changed."""
+    batch_cache_follow: bool = True
+    """Let Redis tell which batch features change, and read only those (Redis 6 on, no cluster)."""
 
     http_host: str = "127.0.0.1"
     """Address the HTTP server listens on."""

@@ -32,6 +32,7 @@ from stream_infer.serving.publishing import Published, Publisher
 from stream_infer.serving.scoring import Scorer
 from stream_infer.settings import Settings
 from stream_infer.store.connection import UNREACHABLE, connect
+from stream_infer.store.key_feed import KeyFeed
 from stream_infer.store.state import StateStore, partition_prefix
 from stream_infer.stream.rekeyed_reader import RekeyedReader
 from stream_infer.stream.runtime import Runtime
@@ -65,6 +66,7 @@ class Served:
     scorer: Scorer
     batcher: Batcher[Body, list[bytes]]
     store: StateStore
+    feed: KeyFeed | None = None
 
     @property
     def topology(self) -> Topology:
@@ -126,11 +128,16 @@ class Services:
         """Follow results, sum them up, and keep the numbers of partitions current."""
         work = (self.reader.run(), self._tick(), self._watch_partitions())
         tasks = [asyncio.create_task(coroutine) for coroutine in work]
+        feeds = [one.feed for one in self.served.values() if one.feed is not None]
+        for feed in feeds:
+            feed.start()
         try:
             yield
         finally:
             self.hub.close()
             await _end(tasks)
+            for feed in feeds:
+                await feed.close()
             await self.publisher.close()
             for one in self.served.values():
                 one.scorer.close()
@@ -227,12 +234,13 @@ def build_services(
 
 
 def _served(runtime: Runtime, redis: Redis, settings: Settings, metrics: HttpMetrics) -> Served:
+    reader = runtime.reader(settings)
     scorer = Scorer(
         runtime,
         redis,
         settings.partitions,
         timeout_s=settings.request_timeout_s,
-        reader=runtime.reader(settings),
+        reader=reader,
         metrics=metrics,
     )
     batcher = Batcher[Body, list[bytes]](
@@ -245,4 +253,4 @@ def _served(runtime: Runtime, redis: Redis, settings: Settings, metrics: HttpMet
         timeout_s=settings.request_timeout_s,
     )
     store = StateStore(redis, runtime.topology.name, "", settings.partitions)
-    return Served(runtime, scorer, batcher, store)
+    return Served(runtime, scorer, batcher, store, runtime.feed(reader, redis, settings))

@@ -18,6 +18,8 @@ _STRING = 2
 _KEY_CODES = {"STRING": _STRING, "INT32": 3, "INT64": 4}
 _KEY_RANGES = {"INT32": (-(1 << 31), 1 << 31), "INT64": (-(1 << 63), 1 << 63)}
 _KEY_WIDTHS = {"INT32": 4, "INT64": 8}
+_HEADER = struct.Struct("<II")
+"""A key's part: the code of its type, and its length."""
 
 _NULL_DOUBLE = b"\x29" + struct.pack("<d", np.nan)
 _NULL_FLOAT = b"\x35" + struct.pack("<f", np.nan)
@@ -51,11 +53,7 @@ def entity_keys(project: str, join_keys: Sequence[JoinKey]) -> Callable[[Key], b
     can have: null, text that is not UTF-8, a number outside the type. A value of the wrong type
     raises TypeError.
     """
-    prefix = struct.pack("<I", len(join_keys))
-    for key in join_keys:
-        name = key.name.encode()
-        prefix += struct.pack("<II", _STRING, len(name)) + name
-    suffix = project.encode()
+    prefix, suffix = key_prefix(join_keys), project.encode()
     parts = [_key_part(key) for key in join_keys]
     if len(parts) == 1:
         only = parts[0]
@@ -75,9 +73,44 @@ def entity_keys(project: str, join_keys: Sequence[JoinKey]) -> Callable[[Key], b
     return several
 
 
+def key_prefix(join_keys: Sequence[JoinKey]) -> bytes:
+    """Return what the Redis keys of all entities with these join keys begin with."""
+    prefix = struct.pack("<I", len(join_keys))
+    for key in join_keys:
+        name = key.name.encode()
+        prefix += struct.pack("<II", _STRING, len(name)) + name
+    return prefix
+
+
+def key_entities(project: str, join_keys: Sequence[JoinKey]) -> Callable[[bytes], Key | None]:
+    """Return the function from a Redis key to its entity, None for a key of something else."""
+    prefix, suffix = key_prefix(join_keys), project.encode()
+
+    def entity(redis_key: bytes) -> Key | None:
+        if not (redis_key.startswith(prefix) and redis_key.endswith(suffix)):
+            return None
+        values: list[str | int] = []
+        place = len(prefix)
+        try:
+            for _ in join_keys:
+                code, size = _HEADER.unpack_from(redis_key, place)
+                place += _HEADER.size + size
+                part = redis_key[place - size : place]
+                whole = code != _STRING
+                values.append(
+                    int.from_bytes(part, "little", signed=True) if whole else part.decode()
+                )
+        except (struct.error, UnicodeDecodeError):
+            return None
+        if place != len(redis_key) - len(suffix):
+            return None
+        return values[0] if len(values) == 1 else tuple(values)
+
+    return entity
+
+
 def _key_part(key: JoinKey) -> Callable[[Key | None], bytes | None]:
     code = _KEY_CODES[key.dtype]
-    header = struct.Struct("<II")
 
     def text(value: Key | None) -> bytes | None:
         if value is None:
@@ -88,7 +121,7 @@ def _key_part(key: JoinKey) -> Callable[[Key | None], bytes | None]:
             encoded = value.encode()
         except UnicodeEncodeError:
             return None
-        return header.pack(code, len(encoded)) + encoded
+        return _HEADER.pack(code, len(encoded)) + encoded
 
     if key.dtype == "STRING":
         return text
@@ -102,7 +135,7 @@ def _key_part(key: JoinKey) -> Callable[[Key | None], bytes | None]:
             raise TypeError(f"join key {key.name!r} is whole; field {key.field!r} holds {value!r}")
         if not low <= value < high:
             return None
-        return header.pack(code, width) + value.to_bytes(width, "little", signed=True)
+        return _HEADER.pack(code, width) + value.to_bytes(width, "little", signed=True)
 
     return whole
 

@@ -46,6 +46,12 @@ class RowCache:
         self._tick += 1
         self._used[slots] = self._tick
 
+    def forget(self, key: Hashable) -> None:
+        """Let a key's row, if it is here, be too old from now on."""
+        slot = self._slot_of.get(key, NOBODY)
+        if slot != NOBODY:
+            self.read_at[slot] = -np.inf
+
     def put(
         self,
         keys: Sequence[Hashable],

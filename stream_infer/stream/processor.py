@@ -72,6 +72,7 @@ class TopologyProcessor:
         self._commands = Commands(redis, settings.request_timeout_s, shared=False)
         self._rows_max = settings.state_rows_max
         self._reader: BatchFeatureReader | None = runtime.reader(settings)
+        self._feed = runtime.feed(self._reader, redis, settings)
         self._conclusion = Conclusion(runtime, counters, rekeyed, wall_us)
         self._broken = broken
         self._rekeyed = rekeyed
@@ -97,6 +98,8 @@ class TopologyProcessor:
 
         Where Redis is away, and `while_state_away` says `degrade`, read on from what is committed.
         """
+        if self._feed is not None:
+            self._feed.start()
         return await self._custody.take(partitions, committed)
 
     async def process(self, batch: Records, ahead: Ahead | None = None) -> Outcome:
@@ -171,6 +174,11 @@ class TopologyProcessor:
     async def revoke(self, partitions: Sequence[TP]) -> None:
         """Store what is left of these partitions, then forget them."""
         await self._custody.give_back(partitions)
+
+    async def close(self) -> None:
+        """Listen to Redis no longer."""
+        if self._feed is not None:
+            await self._feed.close()
 
     def _cached(self, work: Work) -> BatchColumns | None:
         """Return the batch features that are in memory."""

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis.asyncio import Redis
+
 from stream_infer.core.combiners import WeightedMean
 from stream_infer.core.engine import Engine
 from stream_infer.core.predictions import Scored
@@ -16,7 +18,11 @@ from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.feast_plan import ReadPlan
 from stream_infer.store.feast_repo import load_plan
+from stream_infer.store.key_feed import KeyFeed
 from stream_infer.stream.failures import FailureLog
+
+FEED_INTERVAL_MIN_S = 0.05
+FEED_INTERVAL_MAX_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,20 @@ class Runtime:
             self.plan,
             cache_rows=settings.batch_cache_rows_max,
             cache_max_age_s=settings.batch_cache_age_s,
+        )
+
+    def feed(
+        self, reader: BatchFeatureReader | None, redis: Redis, settings: Settings
+    ) -> KeyFeed | None:
+        """Return what tells a reader of changes once it is started, None where nothing does."""
+        age_s = settings.batch_cache_age_s
+        if reader is None or not settings.batch_cache_follow or age_s == 0:
+            return None
+        return KeyFeed(
+            redis,
+            reader,
+            interval_s=min(max(age_s / 5, FEED_INTERVAL_MIN_S), FEED_INTERVAL_MAX_S),
+            timeout_s=settings.request_timeout_s,
         )
 
 

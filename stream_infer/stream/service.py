@@ -129,6 +129,8 @@ def faust_app(
     """
     settings = settings or load()
     redis = connect_redis(settings)
+    closing = contextlib.AsyncExitStack()
+    closing.push_async_callback(redis.aclose)
     source, written = topic_specs(topology, settings)
 
     async def make_processor(partitions: Mapping[str, int]) -> Processor:
@@ -140,7 +142,9 @@ def faust_app(
         await store.check()
         counted = ends or TopologyCounters()
         if not topology.rekeyed:
-            return TopologyProcessor(loaded, redis, store, settings, counted)
+            only = TopologyProcessor(loaded, redis, store, settings, counted)
+            closing.push_async_callback(only.close)
+            return only
         topic = topology.rekeyed_events
         rekeyed_store = StateStore(
             redis, topic, rekeyed_schema(topology), partitions[topic], timeout_s=timeout_s
@@ -148,6 +152,7 @@ def faust_app(
         await rekeyed_store.check()
         rekeying = Rekeying(topology, partitions[topic], counted.rekeyed)
         first = TopologyProcessor(loaded, redis, store, settings, counted, rekeyed=rekeying)
+        closing.push_async_callback(first.close)
         stage = RekeyedStage(loaded.engine, redis, rekeyed_store, settings, counted.rekeyed)
         return Staged(first, stage, topic)
 
@@ -158,7 +163,7 @@ def faust_app(
         processor_factory=make_processor,
         settings=stream_settings(settings, topology),
         counters=counters,
-        on_close=redis.aclose,
+        on_close=closing.aclose,
         merging=merging_of(topology),
     )
 
