@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
+from typing import Any
 
 from stream_infer.models.ensemble import Begun, Caller, Scorer, call_directly
 from stream_infer.models.sentinel import Sentinel
@@ -25,6 +26,9 @@ TURN_MAX_S = 0.002
 
 DISTRUSTED_CALLS = 1_000
 """For so many batches, models are called in threads of their own after one was overdue."""
+
+BEGIN_MAX_S = 10.0
+"""How long a thread may take to begin."""
 
 Calls = SimpleQueue["deque[_Call] | None"]
 
@@ -221,8 +225,20 @@ class _Thread:
     def __init__(self, name: str) -> None:
         self.name = name
         self.calls: Calls = SimpleQueue()
-        Thread(target=_serve, args=(self.calls,), name=name, daemon=True).start()
+        thread: Any = Thread(target=_serve, args=(self.calls,), name=name, daemon=True)
+        thread._started = _Begun()
+        thread.start()
         weakref.finalize(self, self.calls.put, None)
+
+
+class _Begun(Event):
+    """Whether a thread has begun: its start would wait for ever for one that found no memory."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for it, not for ever; raises MemoryError then."""
+        if not super().wait(BEGIN_MAX_S):
+            raise MemoryError("a thread did not begin")
+        return True
 
 
 def _runs(call: _Call) -> bool:

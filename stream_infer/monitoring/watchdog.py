@@ -4,6 +4,7 @@ import asyncio
 import faulthandler
 import os
 import time
+from _thread import start_new_thread
 from collections.abc import Callable
 from threading import Event, Thread
 from types import TracebackType
@@ -101,12 +102,19 @@ class Watchdog:
 
 def end_process(report: str) -> None:
     """Write a report and the stacks of all threads to standard error, and end at once."""
-    text = f"stream-infer: {report}\n".encode() + stacks()
-    # The loop may be stuck because nobody reads standard error: that must not stop us as well.
-    writing = Thread(target=os.write, args=(2, text), name="last words", daemon=True)
-    writing.start()
-    writing.join(REPORT_MAX_S)
-    os._exit(EXIT_STUCK)
+    written = Event()
+
+    def write() -> None:
+        os.write(2, f"stream-infer: {report}\n".encode() + stacks())
+        written.set()
+
+    try:
+        # The loop may be stuck because nobody reads standard error: that must not stop us as well.
+        # Nor must want of memory: `Thread.start` waits for ever for one that found none to begin.
+        start_new_thread(write, ())
+        written.wait(REPORT_MAX_S)
+    finally:
+        os._exit(EXIT_STUCK)
 
 
 def stacks() -> bytes:

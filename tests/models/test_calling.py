@@ -192,6 +192,16 @@ def test_threads_end_with_what_calls_them() -> None:
     assert not thread.is_alive()
 
 
+def test_a_thread_that_finds_no_memory_to_begin_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = TimedCaller(AMPLE_S)
+    monkeypatch.setattr(calling, "BEGIN_MAX_S", SHORT_S)
+    monkeypatch.setattr(threading, "_start_new_thread", lambda run, arguments: None)
+    with pytest.raises(MemoryError, match="did not begin"):
+        call({"a": First()}, VECTORS)
+
+
 @pytest.mark.parametrize(("released", "output"), [(False, b""), (True, b"taken down\n")])
 def test_a_process_with_an_overdue_call_ends_without_taking_the_interpreter_down(
     released: bool, output: bytes

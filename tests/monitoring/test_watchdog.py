@@ -127,3 +127,16 @@ watchdog.end_process("stuck")
 """
     ended = subprocess.run([sys.executable, "-c", program], timeout=60, check=False, cwd=ROOT)
     assert ended.returncode == EXIT_STUCK
+
+
+def test_threads_that_find_no_memory_to_begin_do_not_keep_a_stuck_process_alive() -> None:
+    program = """
+import threading
+from stream_infer.monitoring import watchdog
+
+watchdog.REPORT_MAX_S = 0.1
+watchdog.start_new_thread = threading._start_new_thread = lambda run, arguments: None
+watchdog.end_process("stuck")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, check=False, cwd=ROOT)
+    assert ended.returncode == EXIT_STUCK
