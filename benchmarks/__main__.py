@@ -103,16 +103,30 @@ def main() -> int:
     }
     with ExitStack() as stack:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        report = run(arguments.only or list(PARTS), Options(**chosen), folder, quiet=arguments.json)
+        report = run(
+            arguments.only or list(PARTS),
+            Options(**chosen),
+            folder,
+            arguments.results,
+            quiet=arguments.json,
+        )
     if arguments.json:
         print(json.dumps(report, indent=1))
-    if arguments.results:
-        write(report, arguments.results)
     return 1 if report["failed"] else 0
 
 
-def run(parts: list[str], options: Options, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
-    """Run parts on servers of their own; return all that is to be kept of them."""
+def run(
+    parts: list[str],
+    options: Options,
+    folder: Path,
+    results: Path | None = None,
+    *,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Run parts on servers of their own; return all that is to be kept of them.
+
+    What is measured is written to the folder `results` at once: later parts may fail.
+    """
     report: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit(),
@@ -131,6 +145,8 @@ def run(parts: list[str], options: Options, folder: Path, *, quiet: bool = False
                 # The others' figures are worth having all the same.
                 report["failed"][name] = str(error)
                 print(f"\n{name}: {error}", file=sys.stderr, flush=True)
+                if results:
+                    write(report, results)
                 continue
             took_s = round(time.monotonic() - start_s, 1)
             report["parts"][name] = {
@@ -139,6 +155,8 @@ def run(parts: list[str], options: Options, folder: Path, *, quiet: bool = False
                 "command": report["command"],
                 "figures": msgspec.to_builtins(figures),
             }
+            if results:
+                write(report, results)
             if not quiet:
                 print(f"\n{name} ({took_s:.0f} s)\n{text_of(table(figures))}")
                 print(*notes(figures), sep="\n", flush=True)
