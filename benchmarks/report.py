@@ -41,9 +41,15 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def newest(folder: Path = RESULTS) -> Report | None:
-    """Return the newest results, None where there are none."""
-    files = sorted(folder.glob("*.json"))
-    return msgspec.json.decode(files[-1].read_bytes(), type=Report) if files else None
+    """Return the newest results of each part, None where there are none."""
+    days = [
+        msgspec.json.decode(file.read_bytes(), type=Report)
+        for file in sorted(folder.glob("*.json"))
+    ]
+    if not days:
+        return None
+    parts = {name: part for day in days for name, part in day.parts.items()}
+    return msgspec.structs.replace(days[-1], parts=parts)
 
 
 def markdown(figures: tuple[Figure, ...]) -> str:

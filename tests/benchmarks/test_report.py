@@ -73,12 +73,15 @@ def test_a_part_measured_again_replaces_itself_alone(tmp_path: Path) -> None:
 
 def test_the_newest_results_are_reported(tmp_path: Path) -> None:
     assert newest(tmp_path) is None
-    for date in ("2026-01-02", "2026-01-10"):
-        content = {"date": date, "machine": {}, "versions": {}, "parts": {}, "failed": {}}
+    days = {"2026-01-02": {"a": 1.0, "b": 2.0}, "2026-01-10": {"b": 3.0, "c": 4.0}}
+    for date, took_s in days.items():
+        parts = {name: {"took_s": each, "figures": []} for name, each in took_s.items()}
+        content = {"date": date, "machine": {}, "versions": {}, "parts": parts, "failed": {}}
         (tmp_path / f"{date}.json").write_text(json.dumps(content))
     found = newest(tmp_path)
     assert found is not None
     assert found.date == "2026-01-10"
+    assert {name: part.took_s for name, part in found.parts.items()} == {"a": 1, "b": 3, "c": 4}
 
 
 def test_plots_are_the_same_for_the_same_figures(tmp_path: Path) -> None:
