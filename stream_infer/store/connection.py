@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from redis import Redis as BlockingRedis
 from redis import RedisCluster as BlockingCluster
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import ClusterNode, NodesManager, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode as BlockingClusterNode
@@ -106,8 +106,36 @@ def connect(
     return Redis.from_pool(pool)
 
 
+class _Nodes(NodesManager):
+    """What a client knows of a cluster, with one object for each node.
+
+    When it looks at the cluster anew, redis-py makes new objects and keeps the old ones in its list
+    of nodes: slots then have nodes that nobody closes, and the listed ones their former roles.
+    """
+
+    __slots__ = ()
+
+    async def initialize(self) -> None:
+        await super().initialize()
+        for nodes in {id(nodes): nodes for nodes in self.slots_cache.values()}.values():
+            for place, node in enumerate(nodes):
+                listed = self.nodes_cache[node.name]
+                listed.server_type = node.server_type
+                nodes[place] = listed
+
+
 class _Cluster(RedisCluster):
     """A cluster's client that closes the nodes it began with, too, which redis-py forgets."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        manager = self.nodes_manager
+        self.nodes_manager = _Nodes(
+            self.startup_nodes,
+            manager.require_full_coverage,
+            manager.connection_kwargs,
+            event_dispatcher=self._event_dispatcher,
+        )
 
     async def aclose(self) -> None:
         await super().aclose()

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from stream_infer.core.errors import FencedError, SettingsError
 from stream_infer.core.state import Snapshot, StoredRows
+from stream_infer.processes import wait_until
 from stream_infer.store.batch_features import BatchFeatureReader
 from stream_infer.store.commands import Commands
 from stream_infer.store.connection import cluster_address, connect, connect_blocking, is_cluster
@@ -95,6 +96,29 @@ async def test_one_pipeline_reads_rows_of_partitions_on_different_nodes(
     with connect_blocking(cluster.url) as blocking:
         places = {blocking.keyslot(f"{unique}:{n}") // 5462 for n in range(12)}
     assert places == {0, 1, 2}
+
+
+async def test_a_client_that_looks_at_its_cluster_anew_closes_all_connections(
+    cluster: RedisCluster, unique: str
+) -> None:
+    with connect_blocking(cluster.url) as admin:
+
+        def connections() -> set[str]:
+            told = admin.execute_command("CLIENT LIST", target_nodes="primaries")
+            return {one["addr"] for clients in told.values() for one in clients}
+
+        before = connections()
+        client = connect(cluster.url, timeout_s=5)
+        for _ in range(3):
+            for number in range(12):
+                await client.set(f"{unique}{number}", number)
+            manager = client.nodes_manager  # type: ignore[attr-defined]
+            for nodes in manager.slots_cache.values():
+                assert all(node is manager.nodes_cache[node.name] for node in nodes)
+            await manager.initialize()
+        assert connections() > before
+        await client.aclose()
+        assert wait_until(lambda: connections() <= before, timeout_s=10)
 
 
 async def test_a_write_is_all_or_nothing_while_its_slot_moves_to_another_node(
