@@ -68,7 +68,8 @@ async def _measure(plan: ReadPlan, repo: Path, url: str, options: Options) -> li
             each = float(np.percentile(took_s, 50)) * 1e6 / n
             figures.append(figure("each entity", each, "µs", case))
     await redis.aclose()
-    await store.close()
+    # `FeatureStore.close` does nothing about it.
+    await store._get_provider().online_store._client_async.aclose()
     return figures
 
 
