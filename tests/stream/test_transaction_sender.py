@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NotLeaderForPartitionError
-from confluent_kafka import KafkaException
 
-from stream_infer.processes import wait_until
 from stream_infer.stream.processing import TP, PartitionsFenced
 from tests.servers.kafka import Kafka
 from tests.stream.kafka_tools import PARTITIONS, committed
@@ -29,15 +27,7 @@ def topics(kafka_server: Kafka, unique: str) -> tuple[str, str]:
     """A source topic and one for its results, and a group whose coordinator is there."""
     source, output = f"{unique}.in", f"{unique}.out"
     kafka_server.create_topics({source: PARTITIONS, output: PARTITIONS})
-
-    def coordinated() -> bool:
-        try:
-            committed(kafka_server.bootstrap, unique, source)
-        except KafkaException:
-            return False
-        return True
-
-    assert wait_until(coordinated, timeout_s=30.0)
+    committed(kafka_server.bootstrap, unique, source)
     return source, output
 
 
