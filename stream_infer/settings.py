@@ -114,7 +114,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Most events in one request."""
     http_wait_max_ms: Annotated[int, Meta(ge=1, le=600_000)] = 25
     """How long an event may wait to be scored before further requests are answered 503; a batch's
-    worth of events may always wait for the next batch."""
+    worth of events may wait for the next one, less while requests are refused and turns of the loop
+    take more processor time than a fifth of this."""
     http_insecure: bool = False
     """Allow a non-loopback address without a token."""
     sse_clients_max: Annotated[int, Meta(ge=1, le=100_000)] = 100

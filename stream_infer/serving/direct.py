@@ -24,7 +24,7 @@ from stream_infer.serving.errors import (
 )
 from stream_infer.serving.guarding import Rules, answer_headers
 from stream_infer.serving.heads import Heads
-from stream_infer.serving.pacing import Pace
+from stream_infer.serving.pacing import TURNS_A_WAIT, Pace
 from stream_infer.serving.services import Served, Services
 
 ROUTE = "/v1/topologies/{name}/predict"
@@ -44,7 +44,7 @@ class Direct:
         }
         self._head = _head_of(Response(media_type="application/json"))
         self.heads = Heads[Served]()
-        self.pace = Pace()
+        self.pace = Pace(services.settings.http_wait_max_ms / 1e3 / TURNS_A_WAIT)
         self.refusal = answer_bytes(error_response(overloaded()))
         """The answer when more waits than can be served soon."""
 
@@ -68,6 +68,11 @@ class Direct:
         except ServingError:
             return None
         return served
+
+    def is_full(self, served: Served) -> bool:
+        """Whether a request for those predictions is refused for now."""
+        batcher = served.batcher
+        return batcher.is_full() or self.pace.is_full(batcher.waiting_size)
 
     def takes(self, body: bytes) -> bool:
         """Whether a whole body is not too large."""

@@ -90,7 +90,7 @@ class Connection(HttpToolsProtocol):
             super().on_headers_complete()
             return
         self._rests_next = self.parser.should_keep_alive()
-        if served.batcher.is_full():
+        if self.direct.is_full(served):
             # Answered at once, so that refusing costs next to nothing; the body is passed over.
             self._refuse(keep_alive=self._rests_next and not self._leaving)
         else:
@@ -191,8 +191,8 @@ class Connection(HttpToolsProtocol):
         """Begin a whole request whose head is known."""
         if self._deadline is not None:
             self._stop_clock()
-        if served.batcher.is_full():
-            direct = self.direct
+        direct = self.direct
+        if direct.is_full(served):
             direct.metrics.shed += 1
             direct.metrics.request("POST", ROUTE, 503, 0.0)
             self.transport.write(self.server_head(503) + direct.refusal)

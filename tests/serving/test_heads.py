@@ -15,6 +15,7 @@ from stream_infer.serving.pacing import Pace
 from tests.serving.support import ThreadedServer, shop_services
 from tests.serving.test_direct import GOOD, all_received, caller_of, comparable, request
 
+TURN_S = 0.003
 HEAD = b"POST /p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
 
 
@@ -139,7 +140,7 @@ async def test_beyond_capacity_every_caller_is_refused_again_and_again_and_serve
     services, _, _ = shop_services(unique, redis_url, http_port=0)
     batcher = services.served[unique].batcher
     with ThreadedServer(services) as running:
-        running.direct.pace = Pace(4)
+        running.direct.pace = Pace(TURN_S, 4)
         async with AsyncExitStack() as stack:
             callers = [await stack.enter_async_context(caller_of(running.port)) for _ in range(30)]
 
