@@ -1,8 +1,10 @@
 """The embedded Redis keeps what it acknowledged and leaves no process behind."""
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -10,7 +12,8 @@ import pytest
 import redis
 
 from stream_infer.core.errors import StreamInferError
-from stream_infer.processes import wait_until
+from stream_infer.processes import Guarded, wait_until
+from stream_infer.store import embedded
 from stream_infer.store.embedded import EmbeddedRedis
 
 
@@ -61,6 +64,45 @@ def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
         pytest.raises(StreamInferError, match=r"Failed listening on port \d+"),
     ):
         EmbeddedRedis(tmp_path / "second", port=first.port).start()
+
+
+def _tunables(directory: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """What the C library of a server is told, which then writes over its own copy of it."""
+    told: list[str | None] = []
+
+    def guarded(command: Sequence[str], env: Mapping[str, str]) -> Guarded:
+        told.append(env.get("GLIBC_TUNABLES"))
+        return Guarded(command, env=env)
+
+    monkeypatch.setattr(embedded, "Guarded", guarded)
+    with EmbeddedRedis(directory) as server, redis.Redis.from_url(server.url) as client:
+        assert client.ping()
+    return told[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("", "glibc.malloc.tcache_count=60000"),
+        ("glibc.malloc.perturb=1", "glibc.malloc.perturb=1:glibc.malloc.tcache_count=60000"),
+        ("glibc.malloc.tcache_count=9", "glibc.malloc.tcache_count=9"),
+    ],
+)
+def test_the_c_library_keeps_freed_memory_at_hand_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, kept: str
+) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", given)
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.30")
+    assert _tunables(tmp_path, monkeypatch) == kept
+
+
+@pytest.mark.parametrize("library", ["glibc 2.29", "glibc 2.4", "other 3.1", ""])
+def test_a_c_library_that_cannot_keep_as_much_is_not_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(os, "confstr", lambda name: library)
+    assert _tunables(tmp_path, monkeypatch) is None
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
