@@ -5,21 +5,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.generator import SECOND_US, Keys, payments
 from benchmarks.place import PARTITIONS, Place
+from tests.servers.offsets import committed_offsets
 
 RATE_PER_S = 10_000
 """How fast the backlog's events happened: by their own times they end when it was made."""
-COORDINATOR_MAX_S = 30.0
-"""How long a broker that has just started may not know who coordinates a group."""
-_NOT_YET = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError._WAIT_COORD,
-)
 
 
 def numbers_of(keys: Keys, warm_up: int, events: int, seed: int) -> npt.NDArray[np.int64]:
@@ -71,15 +64,7 @@ class Progress:
 
     def committed(self) -> int:
         """Events below the committed offsets, over all partitions."""
-        deadline_s = time.monotonic() + COORDINATOR_MAX_S
-        while True:
-            try:
-                found = self._consumer.committed(self._partitions, timeout=30)
-                break
-            except KafkaException as error:
-                if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.05)
+        found = committed_offsets(self._consumer, self._partitions)
         return sum(max(0, partition.offset) for partition in found)
 
     def watch(self, until: int, interval_s: float = 0.04) -> Iterator[int]:

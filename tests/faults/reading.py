@@ -5,6 +5,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stream_infer.store.connection import connect_blocking
+from tests.servers.offsets import committed_offsets
 
 PARTITIONS = 4
 ATTEMPTS = 5
@@ -70,7 +71,7 @@ def committed(broker: str, group: str, topic: str) -> dict[int, int]:
     consumer = _consumer(broker, group)
     try:
         wanted = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-        found = consumer.committed(wanted, timeout=30)
+        found = committed_offsets(consumer, wanted)
         return {part.partition: max(part.offset, 0) for part in found}
     finally:
         consumer.close()

@@ -8,20 +8,15 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream_infer.stream.app import StreamApp, build_app
 from stream_infer.stream.processing import TP, Processor
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.topics import TopicSpec
+from tests.servers.offsets import committed_offsets
 
 PARTITIONS = 4
-NOT_YET = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError._WAIT_COORD,
-)
 Result = tuple[str, int, int, str]
 """Topic, partition and offset of a source record, and its value."""
 
@@ -139,23 +134,11 @@ class Reader:
 
 
 def committed(bootstrap: str, group: str, topic: str) -> dict[TP, int]:
-    """Committed offsets of a group; partitions without one are left out.
-
-    A broker that has just started needs a while until it knows who coordinates a group.
-    """
+    """Committed offsets of a group; partitions without one are left out."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
-    wanted = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    deadline_s = time.monotonic() + 30.0
     try:
-        while True:
-            try:
-                offsets = consumer.committed(wanted, timeout=10)
-            except KafkaException as error:
-                if error.args[0].code() not in NOT_YET or time.monotonic() > deadline_s:
-                    raise
-                consumer.poll(0.05)
-            else:
-                break
+        wanted = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        offsets = committed_offsets(consumer, wanted)
         return {TP(o.topic, o.partition): o.offset for o in offsets if o.offset >= 0}
     finally:
         consumer.close()

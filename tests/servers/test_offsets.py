@@ -1,13 +1,12 @@
-"""How far a worker is through a backlog, as its group's offsets say."""
+"""Offsets are asked for again while a broker does not know who coordinates the group."""
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from benchmarks import backlog
-from benchmarks.backlog import Progress
+from tests.servers import offsets
+from tests.servers.offsets import committed_offsets
 
 
 class Answers:
@@ -23,18 +22,10 @@ class Answers:
         return answer
 
 
-def progress(answers: Answers) -> Progress:
-    place = cast(Any, SimpleNamespace(kafka=SimpleNamespace(bootstrap="127.0.0.1:1")))
-    made = Progress(place, "name", "topic")
-    made.close()
-    made._consumer = cast(Any, answers)
-    return made
-
-
 def test_a_broker_that_does_not_know_the_coordinator_yet_is_asked_again() -> None:
     found = [TopicPartition("topic", 0, 5), TopicPartition("topic", 1, -1001)]
     answers = Answers(KafkaError.NOT_COORDINATOR, KafkaError._WAIT_COORD, found)
-    assert progress(answers).committed() == 5
+    assert committed_offsets(cast(Any, answers), found) == found
     assert not answers.answers
 
 
@@ -42,7 +33,7 @@ def test_it_is_not_asked_for_ever_and_not_after_other_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(KafkaException):
-        progress(Answers(KafkaError.GROUP_AUTHORIZATION_FAILED, [])).committed()
-    monkeypatch.setattr(backlog, "COORDINATOR_MAX_S", -1.0)
+        committed_offsets(cast(Any, Answers(KafkaError.GROUP_AUTHORIZATION_FAILED, [])), [])
+    monkeypatch.setattr(offsets, "COORDINATOR_MAX_S", -1.0)
     with pytest.raises(KafkaException):
-        progress(Answers(KafkaError.NOT_COORDINATOR, [])).committed()
+        committed_offsets(cast(Any, Answers(KafkaError.NOT_COORDINATOR, [])), [])
