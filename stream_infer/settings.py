@@ -95,8 +95,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Rows kept in memory for one view of one partition; the least recently used leave first."""
     catch_up_max_s: Annotated[float, Meta(ge=0.0, le=31_536_000.0)] = 604_800.0
     """How far behind the log a worker may fall before idle rows that it still needs expire."""
-    batch_cache_rows_max: Count = 200_000
-    """Rows of batch features kept in memory, over all views."""
+    batch_cache_rows_max: Count = 1_000_000
+    """Rows of batch features kept in memory, over all views: each takes some 150 bytes, and 8 a
+    feature."""
     batch_cache_age_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 1.0
     """Age at which a cached batch feature is read again, unless it is known not to have changed."""
     batch_cache_follow: bool = True
