@@ -14,7 +14,7 @@ from benchmarks.generator import Keys
 from benchmarks.options import Options
 from benchmarks.place import PARTITIONS, ROOT, Place
 from benchmarks.processes import BenchmarkError, Process, cpu_s, resident_bytes, start
-from benchmarks.served_times import Counts, answered, quantile_ms
+from benchmarks.served_times import Counts, answered, times_between
 from benchmarks.wire import ask, connect
 from benchmarks.worker import followed
 from stream_infer.processes import Guarded, wait_until
@@ -78,11 +78,12 @@ def load(
         **({"--requests": requests} if requests is not None else {}),
     }
     arguments = [str(part) for pair in how.items() for part in pair]
-    before_s = cpu_s(pid)
     before = answered(port) if pid is not None else {}
+    before_s = cpu_s(pid)
     result = subprocess.run(
         [*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
+    used_s = cpu_s(pid) - before_s
     if result.returncode:
         raise BenchmarkError(f"the load failed:\n{result.stderr[-2000:]}")
     said = json.loads(result.stdout)
@@ -97,7 +98,7 @@ def load(
         "p99": (said["p99_ms"], "ms"),
         **(_in_server(before, answered(port)) if pid is not None else {}),
         **({"shed, p99": (said["shed_p99_ms"], "ms")} if said["shed_p99_ms"] is not None else {}),
-        **({"CPU": ((cpu_s(pid) - before_s) * 1e6 / max(count, 1), "µs/req")} if pid else {}),
+        **({"CPU": (used_s * 1e6 / max(count, 1), "µs/req")} if pid else {}),
         "load's CPU": (said["load_cpu_us"], "µs/req"),
         "load's core in use": (said["load_busy"], ""),
         **({"load behind, p99": (said["behind_p99_ms"], "ms")} if rate else {}),
@@ -106,8 +107,9 @@ def load(
 
 def _in_server(before: Counts, after: Counts) -> Run:
     """How long accepted requests took from when the server read them, by its own metrics."""
-    found = {f"in server, p{q}": quantile_ms(before, after, q / 100) for q in (50, 99)}
-    return {name: (value, "ms") for name, value in found.items() if value is not None}
+    times = times_between(before, after)
+    found = {f"in server, p{q}": times.quantile(q / 100) for q in (50, 99)}
+    return {name: (value * 1e3, "ms") for name, value in found.items() if value is not None}
 
 
 def _own_limit(cores: list[int], options: Options) -> Run:

@@ -4,18 +4,17 @@ A caller's time begins when a request is due. What lies between the two is the c
 and the time that a request waits in a connection before the server reads it.
 """
 
-import re
-from collections.abc import Mapping
 from itertools import pairwise
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from benchmarks.wire import ask, connect
+from stream_infer.monitoring.metrics import Histogram
 
 _ASK = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n"
-_BUCKET = re.compile(
-    r'^stream_infer_http_request_seconds_bucket\{le="([^"]+)",route="[^"]*/predict"\} (\S+)$', re.M
-)
-_SHED = re.compile(r"^stream_infer_http_shed_requests_total (\S+)$", re.M)
-Counts = Mapping[float, float]
+_BUCKET = "stream_infer_http_request_seconds_bucket"
+_SHED = "stream_infer_http_shed_requests_total"
+Counts = dict[float, float]
 """Requests that took at most so many seconds, of those not refused."""
 
 
@@ -36,24 +35,25 @@ def counts_of(page: str) -> Counts:
     >>> counts_of(page)
     {0.001: 1.0, inf: 3.0}
     """
+    samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
     # Refusals are the shortest: they take no time once they are read.
-    shed = sum(map(float, _SHED.findall(page)))
-    return {float(le): max(0.0, float(n) - shed) for le, n in _BUCKET.findall(page)}
+    shed = sum(one.value for one in samples if one.name == _SHED)
+    return {
+        float(one.labels["le"]): max(0.0, float(one.value) - shed)
+        for one in samples
+        if one.name == _BUCKET and one.labels["route"].endswith("/predict")
+    }
 
 
-def quantile_ms(before: Counts, after: Counts, q: float) -> float | None:
-    """Estimate a quantile of what was answered between, within the bucket that it is in.
+def times_between(before: Counts, after: Counts) -> Histogram:
+    """Return how long the requests took that were answered between, in seconds.
 
-    >>> quantile_ms({}, {0.001: 0.0, 0.002: 50.0, 0.004: 100.0}, 0.75)
-    3.0
+    >>> times_between({}, {0.001: 0.0, 0.002: 50.0, 0.004: 100.0}).quantile(0.75)
+    0.003
     """
     bounds = sorted(after)
-    counts = [(0.0, 0.0), *((bound, after[bound] - before.get(bound, 0.0)) for bound in bounds)]
-    target = q * counts[-1][1]
-    if not target:
-        return None
-    for (low, fewer), (high, more) in pairwise(counts):
-        if more >= target and more > fewer:
-            high = low if high == float("inf") else high
-            return 1e3 * (low + (high - low) * (target - fewer) / (more - fewer))
-    return None
+    below = [0, *(round(after[bound] - before.get(bound, 0.0)) for bound in bounds)]
+    times = Histogram(tuple(bound for bound in bounds if bound != float("inf")))
+    for place, (fewer, more) in enumerate(pairwise(below)):
+        times.counts[place] = more - fewer
+    return times
