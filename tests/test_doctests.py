@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in sorted((ROOT / "stream_infer").rglob("*.py"))
+    for path in [
+        *sorted((ROOT / "stream_infer").rglob("*.py")),
+        *(path for path in sorted((ROOT / "benchmarks").glob("*.py")) if ">>>" in path.read_text()),
+    ]
     if path.name not in ("__init__.py", "__main__.py")
 ]
 
