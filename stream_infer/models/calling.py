@@ -1,19 +1,20 @@
 """Calling models within a time limit, so that one that hangs does not stop what waits for it."""
 
+import asyncio
 import logging
 import os
 import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from stream_infer.models.ensemble import Begun, Caller, Scorer, call_directly
+from stream_infer.models.ensemble import Begun, Caller, Elsewhere, Scorer, call_directly
 from stream_infer.models.sentinel import Sentinel
 from stream_infer.models.sessions import OnnxModel, Rows, Scores
 
@@ -124,7 +125,7 @@ class TimedCaller:
     def _alone(self, call: "_Call") -> Begun:
         thread = self.thread(f"model {call.name}")
         thread.calls.put(deque((call,)))
-        return partial(self.finish, call, thread)
+        return _Alone(self, call, thread)
 
     def _is_running(self, name: str) -> bool:
         overdue = self._overdue.get(name)
@@ -142,7 +143,7 @@ class TimedCaller:
 class _Call:
     """One call of a model, begun at `began_s`."""
 
-    __slots__ = ("_answer", "_arrived", "_result", "began_s", "model", "name", "vectors")
+    __slots__ = ("_answer", "_arrived", "_result", "_tell", "began_s", "model", "name", "vectors")
 
     def __init__(self, name: str, model: Scorer, vectors: Rows, began_s: float) -> None:
         self.name = name
@@ -150,6 +151,7 @@ class _Call:
         self.vectors: Rows | None = vectors
         self.began_s = began_s
         self._answer: SimpleQueue[Scores | BaseException] = SimpleQueue()
+        self._tell: Callable[[], object] | None = None
         self._arrived = False
         self._result: Scores | BaseException | None = None
 
@@ -169,6 +171,14 @@ class _Call:
             self._answer.put(model.run(vectors))
         except BaseException as error:
             self._answer.put(error)
+        if self._tell is not None:
+            self._tell()
+
+    def when_answered(self, tell: Callable[[], object]) -> None:
+        """Have `tell` called once there is an answer, by the thread that runs the call or here."""
+        self._tell = tell
+        if not self.runs:
+            tell()
 
     def wait(self, until_s: float) -> None:
         """Wait for the answer until then; raises Empty where there is none."""
@@ -182,6 +192,35 @@ class _Call:
         result, self._result = self._result, None
         assert result is not None
         return result
+
+
+class _Alone(Elsewhere):
+    """A call that a thread of its own runs."""
+
+    __slots__ = ("_call", "_caller", "_thread")
+
+    def __init__(self, caller: TimedCaller, call: _Call, thread: "_Thread") -> None:
+        self._caller = caller
+        self._call = call
+        self._thread = thread
+
+    def __call__(self) -> Scores:
+        return self._caller.finish(self._call, self._thread)
+
+    async def ended(self) -> None:
+        call = self._call
+        if not call.runs:
+            return
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # The loop may be closed when an overdue call ends.
+                loop.call_soon_threadsafe(ended.set)
+
+        call.when_answered(tell)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(call.began_s + self._caller.timeout_s - time.monotonic()):
+                await ended.wait()
 
 
 class _Turn:

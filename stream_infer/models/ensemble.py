@@ -1,5 +1,6 @@
 """Running several models on the same vectors, so that one that fails does not stop the others."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,19 @@ Begun = Callable[[], Scores]
 
 Raises TimeoutError for a model that was not done in time, and what the model raises.
 """
+
+
+class Elsewhere(ABC):
+    """A `Begun` call that runs in another thread."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self) -> Scores: ...
+
+    @abstractmethod
+    async def ended(self) -> None:
+        """Let the event loop go on until the call has ended or is overdue."""
 
 
 class Caller(Protocol):
@@ -52,26 +66,26 @@ def call_directly(models: Mapping[str, Scorer], vectors: Rows) -> Sequence[Begun
     return [partial(model.run, vectors) for model in models.values()]
 
 
-class ModelSet:
-    """The models of an ensemble; `names` is the order of the columns of their scores."""
+class Running:
+    """Models at work on n vectors: `begun` has the call of each of `names`."""
 
-    def __init__(self, models: Mapping[str, Scorer], call: Caller = call_directly) -> None:
-        self.models = dict(models)
-        self.names = tuple(self.models)
-        self._call = call
+    def __init__(self, names: Sequence[str], begun: Sequence[Begun], n: int) -> None:
+        self._names = names
+        self._begun = begun
+        self._n = n
 
-    def run(self, vectors: Rows, meanwhile: Callable[[], None] | None = None) -> ModelScores:
-        """Run every model once on vectors float32[n, F]; never raises for a model's failure.
+    async def ended(self) -> None:
+        """Let the event loop go on while models run in other threads."""
+        for call in self._begun:
+            if isinstance(call, Elsewhere):
+                await call.ended()
 
-        `meanwhile` is called once they have begun.
-        """
-        shape = (len(vectors),)
-        given = np.empty((len(vectors), len(self.names)))
+    def scores(self) -> ModelScores:
+        """Wait for the scores and return them, once; never raises for a model's failure."""
+        shape = (self._n,)
+        given = np.empty((self._n, len(self._names)))
         result = ModelScores(given)
-        begun = self._call(self.models, vectors)
-        if meanwhile is not None:
-            meanwhile()
-        for column, (name, finish) in enumerate(zip(self.names, begun, strict=True)):
+        for column, (name, finish) in enumerate(zip(self._names, self._begun, strict=True)):
             try:
                 scores = finish()
                 if scores.shape != shape:
@@ -85,7 +99,24 @@ class ModelSet:
         if not all_finite(given):
             finite = np.isfinite(given)
             given[~finite] = np.nan
-            for name, column in zip(self.names, finite.T, strict=True):
+            for name, column in zip(self._names, finite.T, strict=True):
                 if not column.all():
                     result.failures.setdefault(name, f"model:{name}:nan")
         return result
+
+
+class ModelSet:
+    """The models of an ensemble; `names` is the order of the columns of their scores."""
+
+    def __init__(self, models: Mapping[str, Scorer], call: Caller = call_directly) -> None:
+        self.models = dict(models)
+        self.names = tuple(self.models)
+        self._call = call
+
+    def begin(self, vectors: Rows) -> Running:
+        """Let every model begin to run on vectors float32[n, F]."""
+        return Running(self.names, self._call(self.models, vectors), len(vectors))
+
+    def run(self, vectors: Rows) -> ModelScores:
+        """Run every model once on vectors float32[n, F]; never raises for a model's failure."""
+        return self.begin(vectors).scores()

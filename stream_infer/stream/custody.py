@@ -1,5 +1,6 @@
 """What becomes of partitions while Redis is away: their callers wait, or go on without rows."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
 from stream_infer.core.errors import SettingsError
@@ -16,7 +17,8 @@ from stream_infer.stream.processing import TP
 class Custody:
     """Acquires and gives back holdings, and lets their rows go when Redis cannot be reached.
 
-    Under `while_state_away = "pause"`, every error goes to the caller, who tries again.
+    Under `while_state_away = "pause"`, every error goes to the caller, who tries again. `still` is
+    set while no micro-batch is being folded into rows: they are not let go under its hands.
     """
 
     def __init__(
@@ -27,6 +29,8 @@ class Custody:
         self._absence = Absence(settings, store.answers)
         self._degrades = settings.while_state_away == "degrade"
         self._counters = counters
+        self.still = asyncio.Event()
+        self.still.set()
 
     async def take(
         self, partitions: Sequence[TP], committed: Mapping[TP, int | None]
@@ -40,7 +44,7 @@ class Custody:
             if not self._degrades:
                 raise
             positions = self._holdings.go_without(partitions, committed)
-            self._leave(error)
+            await self._leave(error)
         finally:
             self._counters.state_discards = self._holdings.evictions.discards
         await self._settle()
@@ -54,7 +58,7 @@ class Custody:
         try:
             await self._absence.tried(call)
         except UNREACHABLE as error:
-            self._leave(error)
+            await self._leave(error)
 
     def readable_again(self) -> Set[TP]:
         """Return the partitions that are held without rows, once Redis answers again."""
@@ -67,7 +71,8 @@ class Custody:
         finally:
             await self._settle()
 
-    def _leave(self, error: BaseException) -> None:
+    async def _leave(self, error: BaseException) -> None:
+        await self.still.wait()
         self._holdings.leave()
         self._absence.begin(error)
         self._counters.state_away = True

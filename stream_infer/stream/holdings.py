@@ -199,7 +199,7 @@ class Holdings:
         """
         if folded:
             self._pace.folded(folded)
-        changed = [owned for owned in self._owned.values() if owned.changed and not owned.pending]
+        changed = [owned for owned in self._owned.values() if owned.storable]
         if changed and self._pace.due:
             self._pace.begin()
             for owned in changed:
@@ -267,7 +267,7 @@ class Holdings:
         """Write a partition's last rows, as far as they may be; return what went wrong."""
         if owned.writable and (error := (await self._write([owned]))[0]) is not None:
             return error
-        if owned.changed and owned.is_acknowledged(owned.state.position):
+        if owned.storable and owned.is_acknowledged(owned.state.position):
             self._snapshot(owned)
             return (await self._write([owned]))[0]
         return None

@@ -11,7 +11,8 @@ from stream_infer.store.state import Ownership
 class Owned:
     """A partition of ours: its rows, our right to write them, and what waits to be stored.
 
-    Results of the events below `acknowledged` are acknowledged by Kafka.
+    Results of the events below `acknowledged` are acknowledged by Kafka. While it is `moving`, its
+    rows are ahead of its position: nothing of it may be stored then, and never if that was the end.
     """
 
     state: PartitionState
@@ -20,6 +21,12 @@ class Owned:
     watch: EvictionWatch
     pending: Snapshot | None = None
     changed: bool = False
+    moving: bool = False
+
+    @property
+    def storable(self) -> bool:
+        """Whether there are changes that belong to the position, and no snapshot waits."""
+        return self.changed and self.pending is None and not self.moving
 
     @property
     def writable(self) -> bool:

@@ -52,7 +52,9 @@ class TopologyProcessor:
     Everything that can fail for want of a server happens before the state moves; a call that
     raises has changed nothing and may be repeated. Should the pure part fail all the same, rows in
     memory can no longer be trusted: `broken` ends the process, and a restart folds anew from what
-    is stored. `wall_us` gives the time that results carry.
+    is stored. While the models of a large micro-batch run, in threads of their own, the event loop
+    goes on; nothing of the partitions that are moving is stored then. `wall_us` gives the time that
+    results carry.
     """
 
     def __init__(
@@ -122,19 +124,25 @@ class TopologyProcessor:
                 break
             batch = {tp: batch[tp] for tp, owned in held.items() if self._still_holds(tp, owned)}
         try:
-            outcome = self._moved(works, laps, ahead)
+            outcome = await self._moved(works, laps, ahead)
         except Exception as error:
             self._broken(error)
             raise
+        finally:
+            self._custody.still.set()
         self.counters.batch(sum(len(work.records) for work in works), laps.seconds)
         return outcome
 
-    def _moved(self, works: Sequence[Work], laps: Laps, ahead: Ahead | None) -> Outcome:
+    async def _moved(self, works: Sequence[Work], laps: Laps, ahead: Ahead | None) -> Outcome:
         """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
+        moving = [part.owned for work in works for part in work.parts]
+        self._custody.still.clear()
+        for owned in moving:
+            if isinstance(owned, Owned):
+                owned.moving = True
         folded = [self._folded(work) for work in works]
         laps.end("fold")
-        vectors = [item.vectors for item in folded]
-        scores = self._score(vectors, partial(self._prepare, ahead, laps))
+        scores = await self._score([item.vectors for item in folded], laps, ahead)
         laps.end("models")
         results: dict[TP, list[OutgoingRecord]] = {}
         positions: dict[TP, int] = {}
@@ -142,10 +150,11 @@ class TopologyProcessor:
             results |= self._conclusion.of(work, item, scored)
             for part in work.parts:
                 positions.update(part.advance())
-                if isinstance(part.owned, Owned):
-                    part.owned.changed = True
             if not work.has_rows:
                 self.counters.without_state += int(item.emitted.sum())
+        for owned in moving:
+            if isinstance(owned, Owned):
+                owned.moving, owned.changed = False, True
         self._holdings.take_snapshots([work.records for work in works])
         laps.end("conclude")
         failpoint("folded")
@@ -255,8 +264,10 @@ class TopologyProcessor:
                 self._prepared = batch, self._decoded(batch)
             laps.end("decode")
 
-    def _score(self, parts: Sequence[Vectors], meanwhile: Callable[[], None]) -> list[Scored]:
-        """Run each model once over all vectors."""
+    async def _score(
+        self, parts: Sequence[Vectors], laps: Laps, ahead: Ahead | None
+    ) -> list[Scored]:
+        """Run each model once over all vectors; meanwhile, decode what comes next."""
         if not parts:
             return []
         everything = parts[0]
@@ -267,7 +278,10 @@ class TopologyProcessor:
                 (),  # Parts may have different ones; the models do not ask for any.
                 np.concatenate([part.age_us for part in parts]),
             )
-        scored = self._runtime.score(everything, meanwhile)
+        running = self._runtime.begin(everything)
+        self._prepare(ahead, laps)
+        await running.ended()
+        scored = self._runtime.scored(running)
         self.counters.models_failed(scored.failures)
         if len(parts) == 1:
             return [scored]

@@ -1,6 +1,5 @@
 """A topology with everything it runs on: its engine, its batch-feature reader, its models."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from stream_infer.core.predictions import Scored
 from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import Vectors
 from stream_infer.models.calling import caller
-from stream_infer.models.ensemble import ModelSet
+from stream_infer.models.ensemble import ModelSet, Running
 from stream_infer.models.loading import load_ensemble
 from stream_infer.settings import Settings
 from stream_infer.store.batch_features import BatchFeatureReader
@@ -37,17 +36,24 @@ class Runtime:
     versions: dict[str, str]
     failures: FailureLog = field(default_factory=FailureLog)
 
-    def score(self, vectors: Vectors, meanwhile: Callable[[], None] | None = None) -> Scored:
-        """Run each model once over all vectors; log the failures, not too often.
+    def begin(self, vectors: Vectors) -> Running:
+        """Let each model begin to run over all vectors.
 
-        All together, they hold the caller up for `model_timeout_ms` at most. `meanwhile` is called
-        once they have begun.
+        All together, they hold who waits for them up for `model_timeout_ms` at most.
         """
-        result = self.models.run(vectors.model_input, meanwhile)
+        return self.models.begin(vectors.model_input)
+
+    def scored(self, running: Running) -> Scored:
+        """Wait for the models' scores and combine them; log the failures, not too often."""
+        result = running.scores()
         if result.failures:
             self.failures.note(self.topology.name, result.failures, result.details)
         combined = self.combiner.combine(result.scores)
         return Scored(self.combiner.models, result.scores, combined, result.failures)
+
+    def score(self, vectors: Vectors) -> Scored:
+        """Run each model once over all vectors."""
+        return self.scored(self.begin(vectors))
 
     def reader(self, settings: Settings) -> BatchFeatureReader | None:
         """Return a reader of the topology's batch features, None where it has none."""

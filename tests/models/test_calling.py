@@ -1,5 +1,6 @@
 """A model holds nobody up for longer than its time limit."""
 
+import asyncio
 import gc
 import subprocess
 import sys
@@ -94,6 +95,26 @@ def test_models_of_a_small_batch_share_a_thread_and_those_of_a_large_one_do_not(
         first, second = models.run(vectors).scores, models.run(vectors).scores
         np.testing.assert_array_equal(first, second)
         assert len({threading.get_ident(), *first[0].tolist()}) == 1 + threads
+
+
+async def test_the_loop_goes_on_while_models_of_a_large_batch_run() -> None:
+    vectors = np.zeros((ROWS_IN_TURN + 1, 3), np.float32)
+    with blocking() as slow:
+        running = ModelSet({"slow": slow, "good": First()}, TimedCaller(AMPLE_S)).begin(vectors)
+        ended = asyncio.create_task(running.ended())
+        await asyncio.to_thread(slow.entered.wait, AMPLE_S)
+        assert not ended.done()
+        slow.released.set()
+        await ended
+        assert running.scores().failures == {}
+
+
+async def test_the_loop_waits_for_an_overdue_model_no_longer_than_its_limit() -> None:
+    vectors = np.zeros((ROWS_IN_TURN + 1, 3), np.float32)
+    with blocking() as slow:
+        running = ModelSet({"slow": slow, "good": First()}, TimedCaller(SHORT_S)).begin(vectors)
+        await running.ended()
+        assert running.scores().failures == {"slow": "model:slow:timeout"}
 
 
 def test_a_model_that_takes_its_time_lets_those_behind_it_begin() -> None:
