@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replication_factor: Annotated[int, Meta(ge=1, le=9)] = 1
     """Replicas of topics that the program creates."""
 
-    batch_records_max: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
+    batch_records_max: Annotated[int, Meta(ge=1, le=100_000)] = 4_000
     """Most records in a micro-batch."""
     batch_bytes_max: Bytes = 4 << 20
     """Most bytes in a micro-batch, except that one record always fits."""

@@ -7,6 +7,7 @@ and then for a sign of life: an answer says that all changes before the question
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -124,17 +125,18 @@ class _Heard(asyncio.Protocol):
         self._ended = asyncio.Event()
         self._asked_at: float | None = None
         self._answered_at: float | None = None
+        self._interval_s = math.inf
         self._protocol_before = transport.get_protocol()
         transport.set_protocol(self)
         transport.write(_SUBSCRIBE)
 
     async def until_silent(self, interval_s: float, timeout_s: float) -> None:
         """Ask for signs of life until the connection ends or none comes in time."""
+        self._interval_s = interval_s
         while not self._ended.is_set():
             now = self._clock()
             if self._asked_at is None:
-                self._asked_at = now
-                self.transport.write(_PING)
+                self._ask(now)
             elif now - self._asked_at > timeout_s:
                 return
             with contextlib.suppress(TimeoutError):
@@ -158,10 +160,18 @@ class _Heard(asyncio.Protocol):
         elif kind == b"subscribe":
             self._cache.follow()
         elif kind == b"pong":
+            now = self._clock()
             # Changes made in the server's same turn may follow the answer, but not the next one.
             if self._answered_at is not None:
                 self._cache.told(self._answered_at)
             self._answered_at, self._asked_at = self._asked_at, None
+            # A server that answers late is asked again at once: so much longer it takes to tell.
+            if self._answered_at is not None and now - self._answered_at > self._interval_s:
+                self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        self.transport.write(_PING)
 
     def connection_lost(self, error: Exception | None) -> None:
         """End, and let the client's connection know."""

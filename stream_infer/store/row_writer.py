@@ -1,4 +1,4 @@
-"""Changed rows on their way to Redis: one script a partition, all partitions in one round trip."""
+"""Changed rows on their way to Redis: a script for each partition, several in one round trip."""
 
 import asyncio
 from collections.abc import Container, Sequence
@@ -17,6 +17,9 @@ from stream_infer.store.commands import Command, Commands
 
 EXPIRY_KEPT_S = 60
 """Rows expire up to so long after their idle time: a write need not set it anew within this."""
+ROWS_TOGETHER_MAX = 1_000
+"""Scripts of more rows in all are sent one after the other: what Redis finds in one connection it
+does without looking at any other, so that reads would wait for all of them."""
 KEYS_KEPT_MAX = 65_536
 """Rows of a partition, at most, of which it is remembered that their expiry was set lately."""
 
@@ -48,6 +51,7 @@ class _Prepared(NamedTuple):
     keys: list[str]
     arguments: list[Any]
     expiring: list[tuple[str, list[str]]]
+    rows: int
 
 
 class RowWriter:
@@ -90,10 +94,14 @@ class RowWriter:
         evaluations: list[Command] = [
             ("EVALSHA", sha, len(one.keys), *one.keys, *one.arguments) for one in prepared
         ]
-        try:
-            return await self._called(evaluations)
-        except Exception as error:
-            return [error for _ in prepared]
+        together = sum(one.rows for one in prepared) <= ROWS_TOGETHER_MAX
+        answers: list[int | BaseException] = []
+        for sent in [evaluations] if together else [[one] for one in evaluations]:
+            try:
+                answers += await self._called(sent)
+            except Exception as error:
+                answers += [error for _ in sent]
+        return answers
 
     async def _called(self, calls: Sequence[Command]) -> list[int | BaseException]:
         """Send calls once, and those again that were refused for want of the script."""
@@ -139,7 +147,7 @@ class RowWriter:
             b"".join(payloads),
             lately.until_s,
         ]
-        return _Prepared(names, arguments, expiring)
+        return _Prepared(names, arguments, expiring, len(payloads))
 
     def _stored(self, write: Write, sent: _Prepared, now_s: int) -> None:
         """Remember whose expiry was set; `now_s` is the server's clock when it stored them."""

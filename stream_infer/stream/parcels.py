@@ -78,6 +78,8 @@ class Packer:
         groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
         refused: list[RecordTooLarge] = []
         choose = self._partitioner.partition
+        records = list(records)
+        self._partitioner.learn([record.key for record in records if record.partition is None])
         for record in records:
             topic = record.topic
             limit = self._limits.get(topic, self._bytes_max)

@@ -4,14 +4,20 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.partitioner import DefaultPartitioner, murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_infer.core.errors import SettingsError
 from stream_infer.stream.dead_letters import HEADERS, dead_letter
 from stream_infer.stream.pacing import WINDOW_S, Pacer
-from stream_infer.stream.partitioning import Partitioner, record_bytes
+from stream_infer.stream.partitioning import (
+    KEY_BYTES_MAX,
+    KEYS_CACHED_MAX,
+    Partitioner,
+    murmur2_of,
+    record_bytes,
+)
 from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.settings import StreamSettings
 
@@ -122,3 +128,25 @@ def test_the_broker_paces_fetches_above_the_rate_only_and_without_flutter():
         settings.fetch_min_bytes,
         settings.fetch_max_wait_ms,
     )
+
+
+@given(st.lists(st.binary(max_size=40)))
+def test_keys_hashed_together_have_the_hashes_of_kafka(keys):
+    assert murmur2_of(keys).tolist() == [murmur2(key) for key in keys]
+
+
+@pytest.mark.parametrize("size", [8, KEY_BYTES_MAX + 1])
+def test_learnt_keys_go_where_kafkas_own_partitioner_puts_them(size):
+    keys = [f"{number:0{size}}".encode() for number in range(100)]
+    partitions = [0, 1, 2, 5, 7]
+    partitioner = Partitioner()
+    partitioner.learn([*keys, None])
+    found = [partitioner.partition(key, partitions) for key in keys]
+    assert found == [DefaultPartitioner()(key, partitions, partitions) for key in keys]
+
+
+def test_what_is_learnt_of_keys_stays_bounded():
+    partitioner = Partitioner()
+    for start in range(0, 4 * KEYS_CACHED_MAX, KEYS_CACHED_MAX // 4):
+        partitioner.learn([b"%d" % number for number in range(start, start + KEYS_CACHED_MAX // 4)])
+        assert len(partitioner._hashes) <= KEYS_CACHED_MAX
