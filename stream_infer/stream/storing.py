@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from stream_infer.core.errors import FencedError
 from stream_infer.stream.retry import GaveUp, wait_for_event
 
-LAG_MAX_S = 1.0
+LAG_MAX_S = 2.0
 """A write that takes longer holds up what is acknowledged: what is not stored stays bounded."""
 
 
