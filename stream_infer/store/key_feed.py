@@ -7,7 +7,6 @@ and then for a sign of life: an answer says that all changes before the question
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -101,9 +100,10 @@ class KeyFeed:
                     "CLIENT", "TRACKING", "ON", "REDIRECT", number, "BCAST", *prefixes
                 )
                 await connection.read_response()
-            heard = _Heard(connection._writer.transport, self._cache, self._clock)
+            transport = connection._writer.transport
+            heard = _Heard(transport, self._cache, self._clock, self._interval_s)
             try:
-                await heard.until_silent(self._interval_s, self._timeout_s)
+                await heard.until_silent(self._timeout_s)
             finally:
                 heard.transport.abort()
                 self._cache.unfollow()
@@ -116,23 +116,26 @@ class _Heard(asyncio.Protocol):
     """What arrives on a connection that is told of changes."""
 
     def __init__(
-        self, transport: asyncio.Transport, cache: Cache, clock: Callable[[], float]
+        self,
+        transport: asyncio.Transport,
+        cache: Cache,
+        clock: Callable[[], float],
+        interval_s: float,
     ) -> None:
         self.transport = transport
         self._cache = cache
         self._clock = clock
+        self._interval_s = interval_s
         self._reader = hiredis.Reader()
         self._ended = asyncio.Event()
         self._asked_at: float | None = None
         self._answered_at: float | None = None
-        self._interval_s = math.inf
         self._protocol_before = transport.get_protocol()
         transport.set_protocol(self)
         transport.write(_SUBSCRIBE)
 
-    async def until_silent(self, interval_s: float, timeout_s: float) -> None:
+    async def until_silent(self, timeout_s: float) -> None:
         """Ask for signs of life until the connection ends or none comes in time."""
-        self._interval_s = interval_s
         while not self._ended.is_set():
             now = self._clock()
             if self._asked_at is None:
@@ -140,7 +143,7 @@ class _Heard(asyncio.Protocol):
             elif now - self._asked_at > timeout_s:
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval_s):
+                async with asyncio.timeout(self._interval_s):
                     await self._ended.wait()
 
     def data_received(self, data: bytes) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -12,7 +12,7 @@ from stream_infer.store.batch_features import CHANGES_KEPT_MAX, BatchFeatureRead
 from stream_infer.store.commands import Commands
 from stream_infer.store.feast_plan import JoinKey, PlanFeature, PlanView, ReadPlan
 from stream_infer.store.feast_wire import entity_keys, feature_field, key_entities
-from stream_infer.store.key_feed import KeyFeed
+from stream_infer.store.key_feed import KeyFeed, _Heard
 from tests.store.test_batch_features import PLAN, YES, Clock, absorbed
 from tests.stream.kafka_tools import eventually
 
@@ -113,6 +113,28 @@ def test_without_knowing_what_changed_rows_go_by_their_age(event: str) -> None:
     if event != "unfollowed":
         reader.told(11.0)
     assert absorbed(reader, ["a", "b"])[0] == 2
+
+
+class _Wire:
+    """A transport that counts questions."""
+
+    asked = 0
+
+    def get_protocol(self) -> None: ...
+    def set_protocol(self, protocol: object) -> None: ...
+    def write(self, data: bytes) -> None:
+        self.asked += b"PING" in data
+
+
+@pytest.mark.parametrize(("took_s", "asked"), [(0.1, 1), (0.3, 2)])
+def test_a_server_that_answers_late_is_asked_again_at_once(took_s: float, asked: int) -> None:
+    clock, wire = Clock(), _Wire()
+    reader: Any = BatchFeatureReader(PLAN, clock=clock)
+    heard = _Heard(cast(Any, wire), reader, clock, 0.2)
+    heard._ask(clock())
+    clock.now += took_s
+    heard.data_received(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+    assert wire.asked == asked
 
 
 # On a real Redis.

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from stream_infer.core.errors import FencedError
 from stream_infer.core.results import Prediction, encode
 from stream_infer.core.state import RESULTS, Snapshot, StoredRows
+from stream_infer.store import row_writer
 from stream_infer.store.state import StateStore
 
 pytestmark = pytest.mark.redis
@@ -122,9 +123,11 @@ async def test_every_row_has_an_expiry_also_where_it_was_gone_when_it_was_writte
     assert [60_000 < await redis.pttl(name) <= 120_000 for name in names] == [True, True]
 
 
-async def test_partitions_are_written_together_and_each_for_itself(
-    redis: Redis, unique: str
+@pytest.mark.parametrize("rows_together_max", [row_writer.ROWS_TOGETHER_MAX, 0])
+async def test_partitions_are_written_together_or_not_and_each_for_itself(
+    redis: Redis, unique: str, rows_together_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(row_writer, "ROWS_TOGETHER_MAX", rows_together_max)
     store = StateStore(redis, unique, "", 3)
     owned = [await store.acquire(partition) for partition in range(3)]
     await store.acquire(1)
