@@ -87,8 +87,10 @@ class RowWriter:
 
     async def _answers(self, prepared: Sequence[_Prepared]) -> list[int | BaseException]:
         if self._cluster:
-            calls = (self._script(keys=p.keys, args=p.arguments) for p in prepared)
-            called: list[int | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
+            scripts = (self._script(keys=p.keys, args=p.arguments) for p in prepared)
+            called: list[int | BaseException] = await asyncio.gather(
+                *scripts, return_exceptions=True
+            )
             return called
         sha = self._script.sha
         evaluations: list[Command] = [
@@ -96,11 +98,11 @@ class RowWriter:
         ]
         together = sum(one.rows for one in prepared) <= ROWS_TOGETHER_MAX
         answers: list[int | BaseException] = []
-        for sent in [evaluations] if together else [[one] for one in evaluations]:
-            try:
-                answers += await self._called(sent)
-            except Exception as error:
-                answers += [error for _ in sent]
+        try:
+            for calls in [evaluations] if together else [[one] for one in evaluations]:
+                answers += await self._called(calls)
+        except Exception as error:  # A server that did not answer is not waited for once more.
+            answers += [error for _ in evaluations[len(answers) :]]
         return answers
 
     async def _called(self, calls: Sequence[Command]) -> list[int | BaseException]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aiokafka.errors import (
@@ -72,13 +72,12 @@ class Packer:
         self._limits.update(topics)
 
     def pack(
-        self, records: Iterable[OutgoingRecord], partitions: Mapping[str, Sequence[int]]
+        self, records: Sequence[OutgoingRecord], partitions: Mapping[str, Sequence[int]]
     ) -> Delivery:
         """Return the records as parcels; `partitions` are those of each topic, in order."""
         groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
         refused: list[RecordTooLarge] = []
         choose = self._partitioner.partition
-        records = list(records)
         self._partitioner.learn([record.key for record in records if record.partition is None])
         for record in records:
             topic = record.topic

@@ -29,8 +29,12 @@ class Partitioner:
     def learn(self, keys: Iterable[bytes | None]) -> None:
         """Hash many keys that are soon asked for at once, a tenth of the price of one by one."""
         known = self._hashes
-        fresh = [key for key in keys if key not in known and key is not None]
-        if len(fresh) <= FEW or max(map(len, fresh)) > KEY_BYTES_MAX:
+        fresh = [
+            key
+            for key in keys
+            if key not in known and key is not None and len(key) <= KEY_BYTES_MAX
+        ]
+        if len(fresh) <= FEW:
             return
         if len(known) + len(fresh) > KEYS_CACHED_MAX:
             known.clear()

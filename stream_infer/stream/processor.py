@@ -135,11 +135,10 @@ class TopologyProcessor:
 
     async def _moved(self, works: Sequence[Work], laps: Laps, ahead: Ahead | None) -> Outcome:
         """Fold, score and conclude; from here on the state has moved, and nothing may fail."""
-        moving = [part.owned for work in works for part in work.parts]
+        moving = [owned for work in works for _, owned in work.owned]
         self._custody.still.clear()
         for owned in moving:
-            if isinstance(owned, Owned):
-                owned.moving = True
+            owned.moving = True
         folded = [self._folded(work) for work in works]
         laps.end("fold")
         scores = await self._score([item.vectors for item in folded], laps, ahead)
@@ -153,8 +152,7 @@ class TopologyProcessor:
             if not work.has_rows:
                 self.counters.without_state += int(item.emitted.sum())
         for owned in moving:
-            if isinstance(owned, Owned):
-                owned.moving, owned.changed = False, True
+            owned.moving, owned.changed = False, True
         self._holdings.take_snapshots([work.records for work in works])
         laps.end("conclude")
         failpoint("folded")

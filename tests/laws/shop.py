@@ -127,9 +127,9 @@ class First:
         return vectors[:, 0].astype(np.float64)
 
 
-def shop_runtime(topology: Topology) -> Runtime:
-    """Return the topology with its two models."""
-    models = ModelSet({"sum": Sum(), "first": First()})
+def shop_runtime(topology: Topology, models: ModelSet | None = None) -> Runtime:
+    """Return the topology with its two models, or others of the same names."""
+    models = models or ModelSet({"sum": Sum(), "first": First()})
     versions = {"sum": "1", "first": "1"}
     return Runtime(topology, Engine(topology), None, models, topology.graph, versions)
 

@@ -1,7 +1,6 @@
 """A store that lost its last writes: nothing is folded onto rows older than those in memory."""
 
 import dataclasses
-from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
@@ -19,13 +18,6 @@ from stream_infer.stream.processor import TopologyProcessor
 from tests.laws.shop import LogMaker, Record, as_records, shop_runtime, shop_topology
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
 
 
 def snapshot(next_offset: int, text: bytes = b"row") -> Snapshot:

@@ -1,7 +1,6 @@
 """The laws, over the processor of a worker and a real Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
@@ -60,13 +59,6 @@ class Worker:
             for record in self.sent
             if record.topic == topic and record.value is not None
         ]
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Rekeyed views: each stage's state is a fold of its log, and nothing counts twice."""
 
-from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
@@ -26,13 +25,6 @@ from tests.laws.shop import Record, shop_runtime, shop_topology
 pytestmark = pytest.mark.redis
 
 Log = dict[TP, list[Record]]
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
 
 
 def steps(log: Log, random: Random) -> list[dict[TP, list[Record]]]:

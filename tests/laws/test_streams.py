@@ -1,6 +1,5 @@
 """The laws, over a log that is merged from two streams, with the processor and a real Redis."""
 
-from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
@@ -21,13 +20,6 @@ from tests.laws.shop import shop_runtime
 from tests.laws.weather_shop import Weather, logs, merged, weather_topology
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
 
 
 class Worker:

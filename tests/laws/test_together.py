@@ -8,10 +8,9 @@ from redis.asyncio import Redis
 from stream_infer.stream.processing import TP, OutgoingRecord
 from stream_infer.stream.work import Work
 from tests.laws.shop import LogMaker, as_records, shop_runtime, shop_topology
-from tests.laws.test_processing import Worker, redis
+from tests.laws.test_processing import Worker
 
 pytestmark = pytest.mark.redis
-__all__ = ["redis"]
 
 
 async def rows_by_partition(redis: Redis, name: str) -> dict[bytes, bytes | None]:

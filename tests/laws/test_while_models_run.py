@@ -9,23 +9,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from stream_infer.core.engine import Engine
 from stream_infer.models.calling import ROWS_IN_TURN, TimedCaller
 from stream_infer.models.ensemble import ModelSet
 from stream_infer.stream.processing import Outcome
-from stream_infer.stream.runtime import Runtime
 from tests.laws.shop import Blocks, LogMaker, Record, Sum, as_records, shop_runtime, shop_topology
 from tests.laws.test_processing import Worker, stored
 
 pytestmark = pytest.mark.redis
 AMPLE_S = 30.0
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
 
 
 class Begun:
@@ -35,9 +26,7 @@ class Begun:
         topology = shop_topology(name)
         self.model = Blocks()
         models = ModelSet({"sum": Sum(), "first": self.model}, TimedCaller(AMPLE_S))
-        versions = {"sum": "1", "first": "1"}
-        runtime = Runtime(topology, Engine(topology), None, models, topology.graph, versions)
-        self.worker = Worker(runtime, redis)
+        self.worker = Worker(shop_runtime(topology, models), redis)
         values = LogMaker(Random(5)).values(4 * ROWS_IN_TURN)
         records = as_records(topology.stream.name, 0, values)
         self.before, self.next = records[: ROWS_IN_TURN * 2], records[ROWS_IN_TURN * 2 :]

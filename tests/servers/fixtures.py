@@ -8,9 +8,10 @@ import itertools
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis.asyncio import Redis as RedisClient
 
 from tests.servers.jars import MissingProgramError
 from tests.servers.kafka import Kafka
@@ -53,6 +54,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 def redis_url(redis_server: Redis) -> str:
     """Address of a Redis database that no other test of the run uses."""
     return redis_server.database_url(next(_databases))
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[RedisClient]:
+    """A client of that database."""
+    async with RedisClient.from_url(redis_url) as client:
+        yield client
 
 
 @pytest.fixture

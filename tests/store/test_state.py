@@ -1,10 +1,10 @@
 """What is stored is read back, and results are found by key in whichever partition they are."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stream_infer.core.errors import FencedError
 from stream_infer.core.results import Prediction, encode
@@ -13,12 +13,6 @@ from stream_infer.store import row_writer
 from stream_infer.store.state import StateStore
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
 
 
 def result(hour: int) -> bytes:
@@ -137,3 +131,21 @@ async def test_partitions_are_written_together_or_not_and_each_for_itself(
     assert [getattr(one, "position", None) for one in (first, third)] == [(7,), (7,)]
     for partition, expected in enumerate([b"1", None, b"1"]):
         assert await redis.get(store.row_keys(partition, "view", ["a"])[0]) == expected
+
+
+async def test_a_server_that_does_not_answer_is_waited_for_once(
+    redis: Redis, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_writer, "ROWS_TOGETHER_MAX", 0)
+    store = StateStore(redis, unique, "", 3)
+    owned = [await store.acquire(partition) for partition in range(3)]
+    asked: list[object] = []
+
+    async def attempt(calls: object) -> list[object]:
+        asked.append(calls)
+        raise RedisTimeoutError("no answer")
+
+    monkeypatch.setattr(store._writer._commands, "attempt", attempt)
+    answers = await store.write_all([(one, rows(b"1", "a")) for one in owned])
+    assert [type(answer) for answer in answers] == [RedisTimeoutError] * 3
+    assert len(asked) == 1

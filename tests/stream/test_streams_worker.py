@@ -1,7 +1,6 @@
 """Workers on a real Kafka and a real Redis that read two topics as one log."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
@@ -105,13 +104,6 @@ class Place:
                 identity = said["prediction_id"].replace(by_hand.name, self.topology.name)
                 found[identity] = said["scores"]
         return found, await stored(redis, by_hand.name)
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
 
 
 async def test_a_backlog_of_two_topics_is_folded_in_the_order_of_event_times(
