@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Draw = Literal["uniform", "zipf"]
+Draw = Literal["uniform", "zipf", "each"]
+"""At random, or each as often as any other."""
 ZIPF_EXPONENT = 0.99
 """That of the Yahoo Cloud Serving Benchmark: of 5,000 accounts, the first has a tenth of all."""
 MERCHANTS = 1_000
@@ -33,6 +34,8 @@ class Keys:
         """Draw int64[n] numbers of accounts."""
         if self.draw == "uniform":
             return random.integers(0, self.count, n)
+        if self.draw == "each":
+            return np.resize(random.permutation(self.count), n)
         weights = np.arange(1, self.count + 1, dtype=np.float64) ** -ZIPF_EXPONENT
         bounds = np.cumsum(weights) / weights.sum()
         return np.minimum(np.searchsorted(bounds, random.random(n)), self.count - 1)

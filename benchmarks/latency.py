@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks import kafka_alone
 from benchmarks.figures import Figure, over_runs
-from benchmarks.open_loop import ACCOUNTS, finished, percentiles, receive, send, settle
+from benchmarks.open_loop import ACCOUNTS, finished, greet, percentiles, receive, send, settle
 from benchmarks.options import Options
 from benchmarks.place import PARTITIONS, Place
 from benchmarks.processes import BenchmarkError, cpu_s, start
@@ -49,12 +49,14 @@ def one_run(
     try:
         worker.until("reading ")
         receiver = receive(place, f"{name}.predictions", output)
+        greeted = greet(place, events)
         sender = send(place, events, rate, options.warm_up_s + options.seconds)
         time.sleep(options.warm_up_s + 0.5)
         before_s, at_s = cpu_s(worker.pid), time.monotonic()
         said = finished(sender)
         used = (cpu_s(worker.pid) - before_s) / (time.monotonic() - at_s)
-        settle(place, f"{name}.predictions", said["sent"])
+        sent = greeted + said["sent"]
+        settle(place, f"{name}.predictions", sent)
         receiver.stop()
         worker.stop()
     finally:
@@ -65,8 +67,8 @@ def one_run(
         place.forget(name)
     times = np.load(output)
     from_us = said["start_us"] + options.warm_up_s * 1e6
-    if len(times) < said["sent"]:
-        raise BenchmarkError(f"{said['sent'] - len(times)} of {said['sent']} results never came")
+    if len(times) < sent:
+        raise BenchmarkError(f"{sent - len(times):.0f} of {sent:.0f} results never came")
     measured = times[times[:, 0] >= from_us]
     return {
         **percentiles(measured[:, 1] - measured[:, 0]),

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.generator import Draw
 from benchmarks.place import ROOT, Place
 from benchmarks.processes import BenchmarkError
 from stream_infer.processes import Guarded
 
 ACCOUNTS = 5_000
+GREETING_RATE_PER_S = 2_500
 SETTLE_MAX_S = 20.0
 PERCENTILES = (50, 99, 99.9)
 
@@ -40,10 +42,23 @@ def receive(place: Place, topic: str, output: Path, field: str = "event_time") -
     return receiver
 
 
-def send(place: Place, topic: str, rate: float, seconds: float, keys: int = ACCOUNTS) -> Guarded:
+def send(
+    place: Place,
+    topic: str,
+    rate: float,
+    seconds: float,
+    keys: int = ACCOUNTS,
+    draw: Draw = "uniform",
+) -> Guarded:
     """Start a producer; return it half a second before its first event is due."""
     command = [sys.executable, "-m", "benchmarks.sender", "--broker", place.kafka.bootstrap]
-    how = {"--topic": topic, "--rate": rate, "--seconds": seconds, "--keys": keys}
+    how = {
+        "--topic": topic,
+        "--rate": rate,
+        "--seconds": seconds,
+        "--keys": keys,
+        "--draw": draw,
+    }
     arguments = [str(part) for pair in how.items() for part in pair]
     sender = Guarded([*command, *arguments], stdout=subprocess.PIPE, cwd=ROOT)
     assert sender.stdout is not None
@@ -51,6 +66,12 @@ def send(place: Place, topic: str, rate: float, seconds: float, keys: int = ACCO
         sender.kill()
         raise BenchmarkError("the producer did not start")
     return sender
+
+
+def greet(place: Place, topic: str) -> float:
+    """Send an event of each account, so that none is new at any rate; return how many were sent."""
+    seconds = ACCOUNTS / GREETING_RATE_PER_S
+    return finished(send(place, topic, GREETING_RATE_PER_S, seconds, draw="each"))["sent"]
 
 
 def finished(sender: Guarded) -> dict[str, float]:

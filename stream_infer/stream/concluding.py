@@ -1,7 +1,7 @@
 """The end of a micro-batch: what is published of it, and what is counted."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import compress
+from itertools import compress, repeat
 
 import numpy as np
 
@@ -58,20 +58,21 @@ class Conclusion:
             latency_ms,
         )
         keys, payloads = predictions.keys, predictions.encoded()
-        emitted = folded.emitted
-        records = [
-            OutgoingRecord(topology.output, key.encode(), payload) if emits else None
-            for key, payload, emits in zip(keys, payloads, emitted.tolist(), strict=True)
-        ]
+        records = list(
+            map(OutgoingRecord, repeat(topology.output), map(str.encode, keys), payloads)
+        )
+        published = choice(folded.emitted)
+        degraded: Iterable[tuple[str, ...]] = predictions.degraded
+        if published is not None:
+            degraded = compress(degraded, published.tolist())
         results: dict[TP, list[OutgoingRecord]] = {}
         for part, own in zip(parts, of_parts, strict=True):
             if isinstance(part.owned, Owned):
                 part.owned.state.results.update(zip(keys[own], payloads[own], strict=True))
-            results[part.tp] = [record for record in records[own] if record is not None]
-        published = choice(emitted)
-        degraded: Iterable[tuple[str, ...]] = predictions.degraded
-        if published is not None:
-            degraded = compress(degraded, emitted.tolist())
+            of_part = records[own]
+            if published is not None:
+                of_part = list(compress(of_part, published[own].tolist()))
+            results[part.tp] = of_part
         ages_s = chosen(predictions.age_s, published)
         self._counters.predicted(chosen(latency_ms, published), ages_s, degraded)
         self._add_outcomes(work, folded, pairs, results)

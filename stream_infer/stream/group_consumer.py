@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import FetchError, FetchResult
+from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
@@ -22,6 +22,7 @@ from faust.transport.drivers import aiokafka as driver
 from stream_infer.stream.kafka_tasks import watch_consumer
 from stream_infer.stream.membership import watch_membership
 from stream_infer.stream.processing import TP
+from stream_infer.stream.record_batches import by_batch, taken
 from stream_infer.stream.retry import GaveUp, persist
 from stream_infer.stream.settings import StreamSettings
 
@@ -41,17 +42,13 @@ class Drawn(NamedTuple):
     end: int
 
 
-class _Unwrapped(OrderedDict[Any, Any]):
-    """What a fetcher has fetched, by partition; its records stay unwrapped."""
+class _ByBatch(OrderedDict[Any, Any]):
+    """What a fetcher has fetched, by partition, a record batch at a time."""
 
     def __setitem__(self, tp: Any, result: Any) -> None:
         if isinstance(result, FetchResult):
-            result._partition_records._consumer_record = _as_decoded
+            by_batch(result)
         super().__setitem__(tp, result)
-
-
-def _as_decoded(tp: Any, record: Any) -> Any:
-    return record
 
 
 class _InLoop:
@@ -115,26 +112,25 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             with contextlib.suppress(Exception):
                 await consumer.stop()
             raise
-        # Each record as decoded: aiokafka's own wrapping costs as much as decoding it.
-        fetcher = consumer._fetcher
-        fetcher._records = _Unwrapped(fetcher._records)
-        fetcher._proc_fetch_request = self._handing_over(fetcher._proc_fetch_request)
+        self._listen(consumer._fetcher)
         watch_membership(
             consumer._coordinator, settings.member_id, settings.session_timeout_s, self.app.fail
         )
         watch_consumer(consumer, self.app.fail)
         self._consumer = consumer
 
-    def _handing_over(
-        self, fetch: Callable[..., Awaitable[bool]]
-    ) -> Callable[..., Awaitable[bool]]:
+    def _listen(self, fetcher: Fetcher) -> None:
+        """Have what is fetched handed over, a record batch at a time."""
+        fetch: Callable[..., Awaitable[bool]] = fetcher._proc_fetch_request
+
         async def fetch_and_hand_over(*arguments: Any) -> bool:
             brought = await fetch(*arguments)
             if brought:
                 self._on_fetched()
             return brought
 
-        return fetch_and_hand_over
+        fetcher._records = _ByBatch(fetcher._records)
+        fetcher._proc_fetch_request = fetch_and_hand_over
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         settings: StreamSettings = self.app.stream_settings
@@ -223,7 +219,10 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return bool(self._ensure_consumer()._fetcher._records)
 
     def draw(self, partitions: Set[TP], records_max: int) -> Drawn | None:
-        """Take what was fetched of one of these partitions; None where there is nothing."""
+        """Take what was fetched of one of these partitions; None where there is nothing.
+
+        That is whole record batches: up to one more than `records_max` allows.
+        """
         consumer = self._ensure_consumer()
         fetcher, subscriptions = consumer._fetcher, consumer._subscription
         if consumer._closed or subscriptions.reassignment_in_progress:
@@ -233,7 +232,7 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             if not subscriptions.is_assigned(where):
                 self._forget(fetcher, where)
             elif tp in partitions and isinstance(fetched, FetchResult):
-                records = fetched.getall(records_max)
+                records = taken(fetched, records_max)
                 if not fetched.has_more():
                     self._forget(fetcher, where)
                 if records:

@@ -3,15 +3,19 @@
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Any
 
+import numpy as np
 from aiokafka.errors import (
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
 
-from stream_infer.stream.partitioning import Partitioner, record_bytes
+from stream_infer.core.arrays import FEW
+from stream_infer.stream.partitioning import BATCH_OVERHEAD_BYTES, Partitioner, record_bytes
 from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
@@ -77,23 +81,60 @@ class Packer:
         """Return the records as parcels; `partitions` are those of each topic, in order."""
         groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
         refused: list[RecordTooLarge] = []
-        choose = self._partitioner.partition
-        self._partitioner.learn([record.key for record in records if record.partition is None])
-        for record in records:
-            topic = record.topic
+        for topic, of_topic in groupby(records, attrgetter("topic")):
+            run, places = list(of_topic), partitions[topic]
             limit = self._limits.get(topic, self._bytes_max)
+            found = self._together(run, limit, places) if len(run) > FEW else None
+            if found is None:
+                found, too_large = self._one_by_one(run, limit, places)
+                refused += too_large
+            for partition, group in found.items():
+                groups.setdefault((topic, partition), []).extend(group)
+        return Delivery([Parcel(*tp, group) for tp, group in groups.items()], refused)
+
+    def _together(
+        self, records: list[OutgoingRecord], limit: int, places: Sequence[int]
+    ) -> dict[int, list[OutgoingRecord]] | None:
+        """Return many records by partition; None where one of them is not an ordinary result.
+
+        Ordinary ones have a key that decides, a value, no headers, and surely fit.
+        """
+        keys = [record.key for record in records if record.key is not None]
+        values = [record.value for record in records if record.value is not None]
+        if len(keys) < len(records) or len(values) < len(records):
+            return None
+        if any(map(attrgetter("headers"), records)):
+            return None
+        if set(map(attrgetter("partition"), records)) != {None}:
+            return None
+        if max(map(len, keys)) + max(map(len, values)) + BATCH_OVERHEAD_BYTES > limit:
+            return None
+        chosen = self._partitioner.hashes(keys) % len(places)
+        in_order = chosen.argsort(kind="stable")
+        ends = np.bincount(chosen, minlength=len(places)).cumsum().tolist()
+        sorted_records = list(map(records.__getitem__, in_order.tolist()))
+        return {
+            place: sorted_records[start:end]
+            for place, (start, end) in zip(places, pairwise([0, *ends]), strict=True)
+            if end > start
+        }
+
+    def _one_by_one(
+        self, records: Sequence[OutgoingRecord], limit: int, places: Sequence[int]
+    ) -> tuple[dict[int, list[OutgoingRecord]], list[RecordTooLarge]]:
+        """Return records by partition, and those that are too large."""
+        choose = self._partitioner.partition
+        found: dict[int, list[OutgoingRecord]] = {}
+        refused: list[RecordTooLarge] = []
+        for record in records:
             if (size := record_bytes(record)) > limit:
                 refused.append(RecordTooLarge(record, size, limit))
                 continue
             partition = record.partition
             if partition is None:
-                partition = choose(record.key, partitions[topic])
-            group = groups.get((topic, partition))
-            if group is None:
-                groups[topic, partition] = [record]
-            else:
-                group.append(record)
-        return Delivery([Parcel(*tp, group) for tp, group in groups.items()], refused)
+                partition = choose(record.key, places)
+            found.setdefault(partition, []).append(record)
+        return found, refused
 
     def cut(self, delivery: Delivery) -> None:
         """Halve the parcels that Kafka found too large; refuse those of a single record."""

@@ -98,13 +98,15 @@ class Pickup:
         while self._chunks and records_left > 0 and bytes_left > 0:
             tp, records, size = self._chunks.popleft()
             if len(records) > records_left or size > bytes_left:
-                records, rest = _split(records, records_left, bytes_left, atleast=not batch)
-                rest_size = size_bytes(rest)
+                if size > bytes_left:
+                    records, rest = _split(records, records_left, bytes_left, atleast=not batch)
+                else:
+                    records, rest = records[:records_left], records[records_left:]
+                whole, size = size, size_bytes(records)
                 if rest:
-                    self._chunks.appendleft((tp, rest, rest_size))
+                    self._chunks.appendleft((tp, rest, whole - size))
                 if not records:
                     break
-                size -= rest_size
             waiting = batch.get(tp)
             if waiting is None:
                 batch[tp] = records

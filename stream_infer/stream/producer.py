@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -142,7 +143,7 @@ class ResultProducer:
 
     async def _parcels(self, records: Iterable[OutgoingRecord]) -> Delivery:
         records = list(records)
-        topics = dict.fromkeys(record.topic for record in records)
+        topics = dict.fromkeys(map(attrgetter("topic"), records))
         partitions = {topic: await self._partitions(topic) for topic in topics}
         return self._packer.pack(records, partitions)
 

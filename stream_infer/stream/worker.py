@@ -17,6 +17,7 @@ from stream_infer.monitoring.watchdog import Heartbeat
 from stream_infer.stream.app import StreamApp
 from stream_infer.stream.ending import end_without_memory, out_of_memory
 from stream_infer.stream.kafka_tasks import hear_want_of_memory
+from stream_infer.stream.kafka_wire import pack_requests
 from stream_infer.stream.lost_connections import expect_lost_connections
 from stream_infer.stream.retry import GaveUp
 
@@ -89,6 +90,7 @@ def run_worker(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     expect_lost_connections()
     hear_want_of_memory()
+    pack_requests()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(together, grace_s, on_started, heartbeat or Heartbeat()))
 

@@ -71,8 +71,7 @@ class Consumer(GroupConsumer):
     async def begin(self) -> None:
         subscriptions = SubscriptionState()
         fetcher = Fetcher(self.broker, subscriptions)
-        fetch = fetcher._proc_fetch_request
-        fetcher._proc_fetch_request = self._handing_over(fetch)
+        self._listen(fetcher)
         subscriptions.assign_from_user([TopicPartition(*tp) for tp in (A, B)])
         for tp in (A, B):
             subscriptions.subscription.assignment.state_value(TopicPartition(*tp)).seek(0)

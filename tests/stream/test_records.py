@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stream_infer.core.errors import SettingsError
 from stream_infer.stream.dead_letters import HEADERS, dead_letter
 from stream_infer.stream.pacing import WINDOW_S, Pacer
+from stream_infer.stream.parcels import Packer
 from stream_infer.stream.partitioning import (
     KEY_BYTES_MAX,
     KEYS_CACHED_MAX,
@@ -136,17 +137,52 @@ def test_keys_hashed_together_have_the_hashes_of_kafka(keys):
 
 
 @pytest.mark.parametrize("size", [8, KEY_BYTES_MAX + 1])
-def test_learnt_keys_go_where_kafkas_own_partitioner_puts_them(size):
-    keys = [f"{number:0{size}}".encode() for number in range(100)]
-    partitions = [0, 1, 2, 5, 7]
+def test_many_keys_hashed_at_once_have_the_hashes_of_kafka(size):
+    keys = [f"{number % 60:0{size}}".encode() for number in range(100)]
     partitioner = Partitioner()
-    partitioner.learn([*keys, None])
-    found = [partitioner.partition(key, partitions) for key in keys]
-    assert found == [DefaultPartitioner()(key, partitions, partitions) for key in keys]
+    known = [partitioner.partition(key, range(7)) for key in keys[:20]]
+    hashes = partitioner.hashes(keys)
+    assert hashes.tolist() == [murmur2(key) & 0x7FFFFFFF for key in keys]
+    assert (hashes[:20] % 7).tolist() == known
 
 
-def test_what_is_learnt_of_keys_stays_bounded():
+ordinary = st.builds(
+    OutgoingRecord, st.sampled_from(["a", "b"]), st.binary(max_size=3), st.binary(max_size=20)
+)
+any_record = st.builds(
+    OutgoingRecord,
+    st.sampled_from(["a", "b"]),
+    optional_bytes,
+    optional_bytes,
+    st.lists(st.tuples(st.text(max_size=4), st.binary(max_size=4)), max_size=1).map(tuple),
+    st.none() | st.integers(0, 2),
+)
+
+
+@given(
+    st.lists(ordinary, max_size=80) | st.lists(st.one_of(ordinary, any_record), max_size=60),
+    st.sampled_from([1_000_000, 130]),
+)
+def test_records_packed_together_are_those_packed_one_by_one(records, limit):
+    partitions = {"a": [0, 1, 2, 3], "b": [0, 2, 5]}
+    found = Packer(limit).pack(records, partitions)
+    wanted: dict[tuple[str, int], list[OutgoingRecord]] = {}
+    choose, refused = Partitioner().partition, []
+    for record in records:
+        if record_bytes(record) > limit:
+            refused.append(record)
+            continue
+        place = record.partition
+        if place is None:
+            place = choose(record.key, partitions[record.topic])
+        wanted.setdefault((record.topic, place), []).append(record)
+    assert {(p.topic, p.partition): p.records for p in found.parcels} == wanted
+    assert [error.record for error in found.refused] == refused
+
+
+def test_what_is_remembered_of_keys_stays_bounded():
     partitioner = Partitioner()
     for start in range(0, 4 * KEYS_CACHED_MAX, KEYS_CACHED_MAX // 4):
-        partitioner.learn([b"%d" % number for number in range(start, start + KEYS_CACHED_MAX // 4)])
+        keys = [b"%d" % number for number in range(start, start + KEYS_CACHED_MAX // 4)]
+        assert partitioner.hashes(keys)[-1] == murmur2(keys[-1]) & 0x7FFFFFFF
         assert len(partitioner._hashes) <= KEYS_CACHED_MAX

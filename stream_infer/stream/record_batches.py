@@ -1,0 +1,71 @@
+"""What a fetch has brought, a record batch at a time instead of record by record.
+
+aiokafka's loop over records, in Python, takes longer than decoding them. Which batches count (what
+is not aborted, no control batches, nothing corrupt) is decided there as ever: to it, each batch has
+one record, `Records`, that stands for all.
+"""
+
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from aiokafka.consumer.fetcher import FetchResult
+
+
+class Records(NamedTuple):
+    """All records of a batch from the position on; `offset` is that of the last."""
+
+    offset: int
+    records: list[Any]
+
+
+class _Batch:
+    def __init__(self, batch: Any, partition: Any) -> None:
+        self._batch = batch
+        self._partition = partition
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __iter__(self) -> Iterator[Records]:
+        records = list(self._batch)
+        position = self._partition.next_fetch_offset
+        if records and records[0].offset < position:
+            records = [record for record in records if record.offset >= position]
+        if records:
+            yield Records(records[-1].offset, records)
+
+    def __next__(self) -> Any:
+        """Return the next record itself, of a control batch."""
+        return next(self._batch)
+
+
+class _Batches:
+    def __init__(self, batches: Any, partition: Any) -> None:
+        self._batches = batches
+        self._partition = partition
+        self.has_next = batches.has_next
+
+    def next_batch(self) -> _Batch:
+        return _Batch(self._batches.next_batch(), self._partition)
+
+
+def by_batch(fetched: FetchResult) -> None:
+    """Let a fetch's result give `Records`, of which nothing was taken yet."""
+    partition = fetched._partition_records
+    # No cycle: megabytes would wait for the garbage collector.
+    partition._records = _Batches(partition._records, weakref.proxy(partition))
+    partition._consumer_record = _as_decoded
+
+
+def taken(fetched: FetchResult, records_max: int) -> list[Any]:
+    """Take whole batches, in order, until there are `records_max` records or more, or no others."""
+    found: list[Any] = []
+    while len(found) < records_max and fetched.has_more():
+        for batch in fetched.getall(1):
+            found += batch.records
+    return found
+
+
+def _as_decoded(tp: Any, records: Records) -> Records:
+    return records
