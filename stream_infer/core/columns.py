@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from operator import attrgetter
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from operator import attrgetter, sub
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +17,8 @@ from stream_infer.core.events import Event
 from stream_infer.core.stream import Stream
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+_US = timedelta(microseconds=1)
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +235,18 @@ def _checked(
 
 def _times(stream: Stream, events: list[Event], reasons: dict[int, str]) -> Ints:
     moments: list[datetime] = list(map(attrgetter(stream.time), events))
-    if None in [moment.tzinfo for moment in moments]:
+    try:
+        since = list(map(sub, moments, repeat(EPOCH)))
+    except TypeError:  # from one that has no time zone
         for i, moment in enumerate(moments):
             if moment.tzinfo is None:
                 reasons[i] = f"{stream.time} has no time zone; end it with Z or an offset"
                 moments[i] = EPOCH
-    if len(moments) <= FEW:
-        return np.array([round(moment.timestamp() * 1e6) for moment in moments], np.int64)
-    seconds = np.fromiter(map(datetime.timestamp, moments), np.float64, len(moments))
-    return np.rint(seconds * 1e6).astype(np.int64)
+        since = list(map(sub, moments, repeat(EPOCH)))
+    if len(since) <= FEW:
+        return np.array([moment // _US for moment in since], np.int64)
+    days, seconds, fractions = (
+        np.fromiter(map(attrgetter(part), since), np.int64, len(since))
+        for part in ("days", "seconds", "microseconds")
+    )
+    return (days * _DAY_S + seconds) * 1_000_000 + fractions

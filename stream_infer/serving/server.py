@@ -28,7 +28,7 @@ from stream_infer.serving.limits import (
 from stream_infer.serving.protocol import Config, Connection
 from stream_infer.serving.services import Services, build_services
 from stream_infer.settings import Settings
-from stream_infer.stream.lost_connections import expect_lost_connections
+from stream_infer.stream.kafka_connections import use_lean_connections
 from stream_infer.stream.runtime import build_runtime
 
 log = logging.getLogger("stream_infer.serving")
@@ -121,7 +121,7 @@ def make_server(services: Services) -> Server:
     """Return a server for services, not started yet."""
     # Streams end by the hub's farewell. The library's own way marks the whole process as stopping.
     AppStatus.enable_automatic_graceful_drain = False
-    expect_lost_connections()
+    use_lean_connections()
     settings = services.settings
     config = Config(
         create_app(services),

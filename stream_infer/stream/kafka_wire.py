@@ -167,7 +167,8 @@ def pack_requests() -> None:
 def _unread(data: BytesIO | bytes) -> tuple[memoryview, int]:
     if isinstance(data, bytes):
         return memoryview(data), 0
-    return data.getbuffer(), data.tell()
+    # Its whole value is no copy, and a buffer of it would be one.
+    return memoryview(data.getvalue()), data.tell()
 
 
 def _text(buffer: memoryview, at: int) -> tuple[str, int]:

@@ -16,9 +16,9 @@ from stream_infer.core.errors import StreamInferError
 from stream_infer.monitoring.watchdog import Heartbeat
 from stream_infer.stream.app import StreamApp
 from stream_infer.stream.ending import end_without_memory, out_of_memory
+from stream_infer.stream.kafka_connections import use_lean_connections
 from stream_infer.stream.kafka_tasks import hear_want_of_memory
 from stream_infer.stream.kafka_wire import pack_requests
-from stream_infer.stream.lost_connections import expect_lost_connections
 from stream_infer.stream.retry import GaveUp
 
 log = logging.getLogger("stream_infer.stream")
@@ -88,7 +88,7 @@ def run_worker(
     """
     together = [apps] if isinstance(apps, StreamApp) else list(apps)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    expect_lost_connections()
+    use_lean_connections()
     hear_want_of_memory()
     pack_requests()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
