@@ -65,7 +65,7 @@ class FetchResponse(FetchResponse_v11):  # type: ignore[misc]
 
     @classmethod
     def decode(cls, data: BytesIO | bytes) -> Self:
-        """Read one; raises struct.error where it ends too soon."""
+        """Read one; raises struct.error or ValueError where it ends too soon."""
         buffer, at = _unread(data)
         throttle_ms, error, session, count = _FETCHED.unpack_from(buffer, at)
         at += _FETCHED.size
@@ -87,6 +87,8 @@ class FetchResponse(FetchResponse_v11):  # type: ignore[misc]
                 if size >= 0:
                     records = bytes(buffer[at : at + size])
                     at += size
+                    if len(records) < size:
+                        raise ValueError(f"records of {size} bytes end after {len(records)}")
                 partitions.append((*numbers, aborted, replica, records))
             topics.append((name, partitions))
         return cls(throttle_ms, error, session, topics)
