@@ -77,7 +77,7 @@ class TimedCaller:
         calls = [_Call(name, model, vectors, now_s) for name, model in models.items()]
         free = [call for call in calls if not self._is_running(call.name)]
         in_turn = len(free) > 1 and len(vectors) <= ROWS_IN_TURN
-        begin = _Turn(self, free).finish_of if in_turn else self._alone
+        begin = _Turn(self, free).finish_of if in_turn else self._begin
         return [begin(call) if call in free else self._refusal(call) for call in calls]
 
     def finish(self, call: "_Call", thread: "_Thread") -> Scores:
@@ -121,6 +121,16 @@ class TimedCaller:
         with self._starting:
             if self._threads.get(thread.name) is thread:
                 del self._threads[thread.name]
+
+    def _begin(self, call: "_Call") -> Begun:
+        """Run a call in a thread of its own; trees, once they are waited for, in that thread.
+
+        That is many steps of numpy, each of which would have to wait for the interpreter's lock.
+        """
+        model, vectors = call.model, call.vectors
+        if isinstance(model, OnnxModel) and model.is_forest and vectors is not None:
+            return partial(model.run, vectors)
+        return self._alone(call)
 
     def _alone(self, call: "_Call") -> Begun:
         thread = self.thread(f"model {call.name}")

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from stream_infer.core.errors import ModelError, did_you_mean
+from stream_infer.models.forest import Forest
+from stream_infer.models.forest_file import read_forest
 from stream_infer.models.repository import ModelArtifact
 from stream_infer.models.validation import features_in
 from stream_infer.models.wire import outline
@@ -18,6 +20,8 @@ from stream_infer.models.wire import outline
 Rows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 
+FOREST_ROWS_MIN = 256
+"""Fewer rows, with its tables in no cache, may be scored sooner by the runtime."""
 _FLOATS = ("tensor(float)", "tensor(double)")
 _WARM_UP_ROWS = (1, 2, 16, 256, 2000)
 _PROBE_ROWS = 331
@@ -33,7 +37,16 @@ class OnnxModel:
     may run in several at once; each call stays on its caller's.
     """
 
-    __slots__ = ("_input", "_output", "_session", "block_rows", "features", "name", "version")
+    __slots__ = (
+        "_forest",
+        "_input",
+        "_output",
+        "_session",
+        "block_rows",
+        "features",
+        "name",
+        "version",
+    )
 
     def __init__(self, artifact: ModelArtifact, features: Sequence[str]) -> None:
         manifest = artifact.manifest
@@ -47,14 +60,23 @@ class OnnxModel:
         self._input = _check_input(self._session, what, manifest.input, len(self.features))
         self._output = _check_output(self._session, what, manifest.output)
         self.block_rows = self._steady_block_rows(what)
+        self._forest = None if self.block_rows else self._same_forest(artifact.content)
         self.warm_up()
+
+    @property
+    def is_forest(self) -> bool:
+        """Whether many rows are scored without the runtime, in less time than it would take."""
+        return self._forest is not None
 
     def run(self, vectors: Rows, stop: ort.RunOptions | None = None) -> Scores:
         """Return float64[n] from vectors float32[n, F]; raises what the runtime raises.
 
         Another thread may set `stop.terminate`: the call then ends before the graph's next
-        operator, with an error.
+        operator, with an error. Many rows of a sum of trees are scored without the runtime, with
+        the same bits; that is not stopped.
         """
+        if self._forest is not None and len(vectors) >= FOREST_ROWS_MIN:
+            return self._forest(vectors).astype(np.float64)
         if self.block_rows:
             call = partial(self._call, stop=stop)
             return _in_blocks(call, vectors, block_rows=self.block_rows)
@@ -80,6 +102,15 @@ class OnnxModel:
                 f"model {self.name!r} gave {output.size} scores for {len(vectors)} rows"
             )
         return output.reshape(-1).astype(np.float64)
+
+    def _same_forest(self, content: bytes) -> Forest | None:
+        """Return what gives the runtime's scores to the bit, by another way; None for no trees."""
+        forest = read_forest(content)
+        if forest is None or max(forest.thresholds) >= len(self.features):
+            return None
+        probe = np.concatenate([_probe(len(self.features)), _edges(forest, len(self.features))])
+        theirs = self._call(probe)
+        return forest if forest(probe).astype(np.float64).tobytes() == theirs.tobytes() else None
 
     def _steady_block_rows(self, what: str) -> int:
         """Find how the runtime must be called for a row's score not to depend on its batch.
@@ -189,6 +220,16 @@ def _in_blocks(call: Callable[[Rows], Scores], rows: Rows, *, block_rows: int) -
         block[: len(part)] = part
         scores[at : at + len(part)] = call(block)[: len(part)]
     return scores
+
+
+def _edges(forest: Forest, width: int) -> Rows:
+    """Return float32[n, F] of thresholds, and of the numbers next to them."""
+    rng = np.random.default_rng(20130101)
+    rows = rng.normal(size=(_PROBE_ROWS, width)).astype(np.float32)
+    for feature, thresholds in forest.thresholds.items():
+        rows[:, feature] = rng.choice(thresholds, _PROBE_ROWS)
+    beyond = np.float32(np.inf)
+    return np.concatenate([rows, np.nextafter(rows, beyond), np.nextafter(rows, -beyond)])
 
 
 def _probe(width: int) -> Rows:

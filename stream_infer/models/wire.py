@@ -113,6 +113,18 @@ def _read_property(data: memoryview, found: _Found) -> None:
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
     """Yield (field number, value): an int, the bytes inside, or None for fixed-width numbers."""
+    return ((number, None if fixed else value) for number, value, fixed in _all_fields(data))
+
+
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield (field number, value): an int, or the bytes inside or of a fixed-width number.
+
+    Raises IndexError or ValueError where the bytes are no message.
+    """
+    return ((number, value) for number, value, _ in _all_fields(data))
+
+
+def _all_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
@@ -120,22 +132,21 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
             # Other parsers cut a tag to 32 bits and would see another field than this one does.
             raise ValueError(f"{tag} is no field's tag")
         number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, at = _varint(data, at)
+            yield number, value, False
+            continue
+        fixed = kind in (_FIXED32, _FIXED64)
         if kind == _BYTES:
             size, at = _varint(data, at)
-            if size > end - at:
-                raise ValueError(f"field {number} is cut short")
-            yield number, data[at : at + size]
-            at += size
-        elif kind == _VARINT:
-            value, at = _varint(data, at)
-            yield number, value
-        elif kind in (_FIXED32, _FIXED64):
-            at += 4 if kind == _FIXED32 else 8
-            if at > end:
-                raise ValueError(f"field {number} is cut short")
-            yield number, None
+        elif fixed:
+            size = 4 if kind == _FIXED32 else 8
         else:
             raise ValueError(f"field {number} has wire type {kind}")
+        if size > end - at:
+            raise ValueError(f"field {number} is cut short")
+        yield number, data[at : at + size], fixed
+        at += size
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

@@ -1,0 +1,179 @@
+"""Trees evaluated many rows at once give the runtime's scores, to the bit; other graphs do not."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from stream_infer.models.forest import LEAVES_MAX, Trees, plant
+from stream_infer.models.forest_file import read_forest
+from stream_infer.models.sessions import FOREST_ROWS_MIN, OnnxModel
+from stream_infer.training.export import (
+    Baseline,
+    Scaling,
+    export_network,
+    export_trees,
+)
+from tests.models import tiny
+
+WIDTH = 3
+FEATURES = [f"f{number}" for number in range(WIDTH)]
+NODE = np.dtype(
+    [
+        ("is_leaf", "u1"),
+        ("value", "f8"),
+        ("feature_idx", "i8"),
+        ("num_threshold", "f8"),
+        ("missing_go_to_left", "u1"),
+        ("left", "i8"),
+        ("right", "i8"),
+    ]
+)
+numbers = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 0.5, 1e-40, 0.1, 3.0, 1e30, np.inf])
+
+
+def grown(random: np.random.Generator, leaves: int) -> np.ndarray:
+    """A tree of some shape with so many leaves, its nodes in no particular order but the root."""
+    nodes = np.zeros(2 * leaves - 1, NODE)
+    nodes["is_leaf"] = 1
+    ends, made = [0], 1
+    while made < len(nodes):
+        node = ends.pop(int(random.integers(len(ends))))
+        nodes["is_leaf"][node] = 0
+        nodes["left"][node], nodes["right"][node] = made, made + 1
+        ends += [made, made + 1]
+        made += 2
+    nodes["value"] = random.normal(size=len(nodes))
+    nodes["feature_idx"] = random.integers(0, WIDTH, len(nodes))
+    nodes["num_threshold"] = random.choice([-2.0, -0.0, 0.0, 0.5, 0.1, 3.0, 1e30], len(nodes))
+    nodes["missing_go_to_left"] = random.integers(0, 2, len(nodes))
+    return nodes
+
+
+def file_of(seed: int, sizes: list[int], constant: float = 0.0) -> bytes:
+    random = np.random.default_rng(seed)
+    return export_trees([grown(random, size) for size in sizes], constant, None, FEATURES)
+
+
+def by_the_runtime(content: bytes, rows: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # as `OnnxModel` has it: several add in another order
+    session = ort.InferenceSession(content, options)
+    return session.run(None, {"features": rows})[0].reshape(-1)
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1 << 30),
+    sizes=st.lists(st.integers(1, LEAVES_MAX), min_size=1, max_size=12),
+    constant=st.sampled_from([0.0, 0.1, -7.0]),
+    rows=st.lists(st.lists(numbers | st.just(np.nan), min_size=WIDTH, max_size=WIDTH), min_size=1),
+)
+def test_scores_are_those_of_the_runtime_to_the_bit(seed, sizes, constant, rows):
+    content = file_of(seed, [2, *sizes], constant)
+    forest = read_forest(content)
+    asked = np.array(rows, np.float32)
+    assert forest(asked).tobytes() == by_the_runtime(content, asked).tobytes()
+
+
+def test_many_rows_are_scored_in_pieces():
+    content = file_of(1, [LEAVES_MAX] * 20)
+    rows = np.random.default_rng(2).normal(size=(1_111, WIDTH)).astype(np.float32)
+    assert read_forest(content)(rows).tobytes() == by_the_runtime(content, rows).tobytes()
+    assert len(read_forest(content)(rows[:0])) == 0
+
+
+def test_a_model_of_trees_has_the_same_scores_however_its_rows_are_cut():
+    proto = onnx.load_from_string(file_of(3, [8] * 10))
+    model = OnnxModel(tiny.artifact(proto, features=FEATURES), FEATURES)
+    assert model.is_forest
+    rows = np.random.default_rng(4).normal(size=(2 * FOREST_ROWS_MIN + 7, WIDTH))
+    whole = model.run(rows.astype(np.float32))
+    for size in (1, 100, FOREST_ROWS_MIN - 1, FOREST_ROWS_MIN, FOREST_ROWS_MIN + 1):
+        parts = [
+            model.run(rows[at : at + size].astype(np.float32)) for at in range(0, len(rows), size)
+        ]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def changed(content: bytes, **attributes: object) -> bytes:
+    """Return a file whose trees have other attributes; None takes one away."""
+    model = onnx.load_from_string(content)
+    node = model.graph.node[0]
+    told = {a.name: helper.get_attribute_value(a) for a in node.attribute} | attributes
+    del node.attribute[:]
+    node.attribute.extend(
+        helper.make_attribute(name, value) for name, value in told.items() if value is not None
+    )
+    return model.SerializeToString()
+
+
+def test_what_is_not_a_plain_sum_of_trees_is_left_to_the_runtime():
+    content = file_of(5, [4, 3])
+    assert read_forest(content) is not None
+    assert read_forest(changed(content, nodes_missing_value_tracks_true=None)) is not None
+    random = np.random.default_rng(6)
+    trees = [grown(random, 4)]
+    scaling = Scaling(np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32), 5.0)
+    modes = ["BRANCH_LT" if n == 0 else "LEAF" for n in range(3)]
+    others = {
+        "another aggregate": changed(content, aggregate_function="AVERAGE"),
+        "a transformation": changed(content, post_transform="LOGISTIC"),
+        "several targets": changed(content, n_targets=2),
+        "another question": changed(file_of(5, [2]), nodes_modes=modes),
+        "another attribute": changed(content, something=1),
+        "a leaf without weight": changed(content, target_nodeids=[0] * 7),
+        "something after the trees": export_trees(trees, 0.0, Baseline(0, 0.0), FEATURES),
+        "a network": export_network(scaling, [np.ones((WIDTH, 1))], [np.zeros(1)], None, FEATURES),
+        "a tree with more leaves": file_of(7, [LEAVES_MAX + 1]),
+        "no question": file_of(8, [1, 1]),
+        "larger tables": file_of(9, [LEAVES_MAX] * 200),
+        "no model": b"\x00\x01",
+        "half a model": content[: len(content) // 2],
+    }
+    for what, other in others.items():
+        assert read_forest(other) is None, what
+
+
+def table(**columns: object) -> Trees:
+    """One question, and two leaves."""
+    of = {
+        "tree": [0, 0, 0],
+        "node": [0, 1, 2],
+        "is_leaf": [False, True, True],
+        "feature": [0, 0, 0],
+        "threshold": [1.0, 0.0, 0.0],
+        "missing_left": [False, False, False],
+        "left": [1, 0, 0],
+        "right": [2, 0, 0],
+        "weight": [0.0, 5.0, 7.0],
+    }
+    kinds = {"is_leaf": bool, "missing_left": bool, "threshold": np.float32, "weight": np.float32}
+    arrays = {name: np.array(value, kinds.get(name, np.int64)) for name, value in of.items()}
+    trees = Trees(**arrays, base=np.float32(0.5))
+    return replace(trees, **{name: np.array(value) for name, value in columns.items()})
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"left": [3, 0, 0]},  # nowhere
+        {"left": [2, 0, 0]},  # to the same leaf twice
+        {"left": [0, 0, 0]},  # to itself
+        {"node": [0, 1, 1]},  # twice the same
+        {"node": [1, 0, 2], "left": [0, 0, 0]},  # the root first, whatever its number
+    ],
+)
+def test_what_is_no_tree_is_left_to_the_runtime(columns):
+    rows = np.array([[1.0], [1.5], [np.nan]], np.float32)
+    assert plant(table())(rows).tolist() == [5.5, 7.5, 7.5]
+    forest = plant(table(**columns))
+    if columns == {"node": [1, 0, 2], "left": [0, 0, 0]}:
+        assert forest(rows).tolist() == [5.5, 7.5, 7.5]
+    else:
+        assert forest is None
