@@ -21,7 +21,7 @@ Masks = npt.NDArray[np.uint32]
 LEAVES_MAX = 32
 TABLE_BYTES_MAX = 1 << 22
 """Of a larger table, hardly anything would be found in the processor's caches."""
-PIECE = 256
+PIECE = 512
 _ALL = 0xFFFF_FFFF
 _EXPONENT_BITS, _EXPONENT_BIAS = 23, 127
 
@@ -60,13 +60,23 @@ class _Column:
 class Forest:
     """Gives float32[n] from rows float32[n, F]: the bits of adding the trees' leaves in order."""
 
-    def __init__(self, columns: Sequence[_Column], weights: F32, base: np.float32) -> None:
+    def __init__(
+        self,
+        columns: Sequence[_Column],
+        weights: F32,
+        base: np.float32,
+        baseline: tuple[int, np.float32] | None = None,
+    ) -> None:
         self._columns = columns
-        self._weights = weights.reshape(-1)
-        self._trees = len(weights)
+        self._weights = weights
         # From the exponent of a power of two to the place of the leaf's weight.
-        self._places = np.arange(self._trees, dtype=np.int32) * LEAVES_MAX - _EXPONENT_BIAS
+        self._places = np.arange(len(weights), dtype=np.int32) * LEAVES_MAX - _EXPONENT_BIAS
         self._base = base
+        self._baseline = baseline
+
+    def on(self, column: int, missing: np.float32) -> "Forest":
+        """Return what adds the sums to a column, of which `missing` stands for missing values."""
+        return Forest(self._columns, self._weights, self._base, (column, missing))
 
     @property
     def thresholds(self) -> dict[int, F32]:
@@ -80,13 +90,20 @@ class Forest:
         for start in range(0, len(rows), PIECE):
             piece = slice(start, start + PIECE)
             sums[piece] = self._sums([places[piece] for places in found])
+        if self._baseline is not None:
+            column, missing = self._baseline
+            values = rows[:, column]
+            sums += np.where(np.isnan(values), missing, values)
         return sums
 
     @staticmethod
     def _found(column: _Column, rows: F32) -> npt.NDArray[np.int64]:
         """Return how many thresholds are below each row's value; one too many for a missing one."""
         values = rows[:, column.feature]
-        found: npt.NDArray[np.int64] = column.thresholds.searchsorted(values)
+        # Sorted values are found in a quarter of the time, and sorted in another one.
+        order = values.argsort()
+        found = np.empty(len(values), np.int64)
+        found[order] = column.thresholds.searchsorted(values[order])
         missing = np.isnan(values)
         if missing.any():
             found[missing] = len(column.thresholds) + 1
@@ -101,7 +118,7 @@ class Forest:
         at >>= _EXPONENT_BITS
         at += self._places
         total = np.zeros(len(at), np.float32)
-        for weights in self._weights.take(at.T):
+        for weights in self._weights.reshape(-1).take(at.T):
             total += weights
         return total + self._base
 

@@ -1,14 +1,20 @@
-"""The trees of an ONNX file that is a sum of regression trees and nothing else."""
+"""The trees of an ONNX file that is a sum of regression trees, or of a column and these."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_infer.models.forest import Forest, Trees, plant
 from stream_infer.models.wire import fields
 
 _MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 1, 11, 12, 1
+_GRAPH_NODE, _GRAPH_CONSTANT, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 1, 5, 11, 12, 1
+_TENSOR_SHAPE, _TENSOR_KIND, _TENSOR_NAME, _TENSOR_BYTES = 1, 2, 8, 9
+_TENSOR_KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 7: np.dtype("<i8")}
+_BASELINE = [b"Gather", b"IsNaN", b"Where", b"Add"]
+"""How `training.export` adds a column: a number instead where it is missing."""
 _NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _NAME, _INT, _BYTES, _FLOATS, _INTS, _STRINGS = 1, 3, 4, 7, 8, 9
 _VALUES = (_INT, _BYTES, _FLOATS, _INTS, _STRINGS)
@@ -49,16 +55,38 @@ def _read(content: memoryview) -> Forest | None:
     outputs = [_one(value, _VALUE_NAME).tobytes() for value in _all(graph, _GRAPH_OUTPUT)]
     if len(trees) != 1 or trees[0].inputs != inputs or len(inputs) != 1:
         return None
-    given = trees[0].outputs
-    for node in nodes:
-        if node is trees[0]:
-            continue
-        if node.kind != b"Identity" or node.inputs != given:
-            return None
-        given = node.outputs
-    if given != outputs:
+    rest = [node for node in nodes if node is not trees[0]]
+    forest = _plant(trees[0].attributes())
+    kinds = [node.kind for node in rest]
+    if forest is None or (rest or trees)[-1].outputs != outputs:
         return None
-    return _plant(trees[0].attributes())
+    if not rest:
+        return forest
+    if kinds == [b"Identity"]:
+        return forest if rest[0].inputs == trees[0].outputs else None
+    if kinds != _BASELINE:
+        return None
+    baseline = _baseline(rest, inputs[0], dict(map(_constant, _all(graph, _GRAPH_CONSTANT))))
+    if baseline is None or rest[-1].inputs[1:] != trees[0].outputs:
+        return None
+    return forest.on(*baseline)
+
+
+def _baseline(
+    nodes: Sequence["_Node"], given: bytes, constants: Mapping[bytes, npt.NDArray[Any]]
+) -> tuple[int, np.float32] | None:
+    """Return which column of `given` is added to, and what stands for it where it is missing."""
+    gather, is_nan, where, add = nodes
+    (column,), (missing,), (base,) = gather.outputs, is_nan.outputs, where.outputs
+    wired = (gather.inputs[0], is_nan.inputs, where.inputs[0], where.inputs[2], add.inputs[0])
+    if wired != (given, [column], missing, column, base) or gather.attributes() != {"axis": 1}:
+        return None
+    index, instead = constants[gather.inputs[1]], constants[where.inputs[1]]
+    if index.dtype != np.int64 or index.shape != (1,) or index[0] < 0:
+        return None
+    if instead.dtype != np.float32 or instead.shape != ():
+        return None
+    return int(index[0]), np.float32(instead)
 
 
 def _plant(told: dict[str, Any]) -> Forest | None:
@@ -96,6 +124,14 @@ def _plant(told: dict[str, Any]) -> Forest | None:
     )
     lengths = {len(getattr(trees, name)) for name in Trees.__slots__ if name != "base"}
     return plant(trees) if lengths == {n} else None
+
+
+def _constant(data: memoryview) -> tuple[bytes, npt.NDArray[Any]]:
+    """Return a tensor's name and numbers; raises KeyError for another kind of tensor."""
+    told: dict[int, Any] = dict(fields(data))
+    shape: list[Any] = [value for number, value in fields(data) if number == _TENSOR_SHAPE]
+    numbers = np.frombuffer(told[_TENSOR_BYTES], _TENSOR_KINDS[told[_TENSOR_KIND]])
+    return bytes(told[_TENSOR_NAME]), numbers.reshape(shape)
 
 
 class _Node:

@@ -55,9 +55,11 @@ def grown(random: np.random.Generator, leaves: int) -> np.ndarray:
     return nodes
 
 
-def file_of(seed: int, sizes: list[int], constant: float = 0.0) -> bytes:
+def file_of(
+    seed: int, sizes: list[int], constant: float = 0.0, baseline: Baseline | None = None
+) -> bytes:
     random = np.random.default_rng(seed)
-    return export_trees([grown(random, size) for size in sizes], constant, None, FEATURES)
+    return export_trees([grown(random, size) for size in sizes], constant, baseline, FEATURES)
 
 
 def by_the_runtime(content: bytes, rows: np.ndarray) -> np.ndarray:
@@ -72,10 +74,11 @@ def by_the_runtime(content: bytes, rows: np.ndarray) -> np.ndarray:
     seed=st.integers(0, 1 << 30),
     sizes=st.lists(st.integers(1, LEAVES_MAX), min_size=1, max_size=12),
     constant=st.sampled_from([0.0, 0.1, -7.0]),
+    baseline=st.none() | st.builds(Baseline, st.integers(0, WIDTH - 1), st.just(0.3)),
     rows=st.lists(st.lists(numbers | st.just(np.nan), min_size=WIDTH, max_size=WIDTH), min_size=1),
 )
-def test_scores_are_those_of_the_runtime_to_the_bit(seed, sizes, constant, rows):
-    content = file_of(seed, [2, *sizes], constant)
+def test_scores_are_those_of_the_runtime_to_the_bit(seed, sizes, constant, baseline, rows):
+    content = file_of(seed, [2, *sizes], constant, baseline)
     forest = read_forest(content)
     asked = np.array(rows, np.float32)
     assert forest(asked).tobytes() == by_the_runtime(content, asked).tobytes()
@@ -101,6 +104,16 @@ def test_a_model_of_trees_has_the_same_scores_however_its_rows_are_cut():
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
+def test_trees_may_be_the_whole_graph():
+    model = onnx.load_from_string(file_of(10, [5, 6]))
+    trees, _ = model.graph.node
+    trees.output[0] = model.graph.output[0].name
+    del model.graph.node[1]
+    content = model.SerializeToString()
+    rows = np.random.default_rng(2).normal(size=(50, WIDTH)).astype(np.float32)
+    assert read_forest(content)(rows).tobytes() == by_the_runtime(content, rows).tobytes()
+
+
 def changed(content: bytes, **attributes: object) -> bytes:
     """Return a file whose trees have other attributes; None takes one away."""
     model = onnx.load_from_string(content)
@@ -117,8 +130,10 @@ def test_what_is_not_a_plain_sum_of_trees_is_left_to_the_runtime():
     content = file_of(5, [4, 3])
     assert read_forest(content) is not None
     assert read_forest(changed(content, nodes_missing_value_tracks_true=None)) is not None
-    random = np.random.default_rng(6)
-    trees = [grown(random, 4)]
+    based = onnx.load_from_string(file_of(5, [4], baseline=Baseline(1, 0.0)))
+    based.graph.node[1].attribute[0].i = 0
+    elsewhere = onnx.load_from_string(file_of(5, [4], baseline=Baseline(1, 0.0)))
+    elsewhere.graph.node[4].input[0] = elsewhere.graph.node[1].output[0]
     scaling = Scaling(np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32), 5.0)
     modes = ["BRANCH_LT" if n == 0 else "LEAF" for n in range(3)]
     others = {
@@ -128,7 +143,8 @@ def test_what_is_not_a_plain_sum_of_trees_is_left_to_the_runtime():
         "another question": changed(file_of(5, [2]), nodes_modes=modes),
         "another attribute": changed(content, something=1),
         "a leaf without weight": changed(content, target_nodeids=[0] * 7),
-        "something after the trees": export_trees(trees, 0.0, Baseline(0, 0.0), FEATURES),
+        "another column": based.SerializeToString(),
+        "a column with what is missing": elsewhere.SerializeToString(),
         "a network": export_network(scaling, [np.ones((WIDTH, 1))], [np.zeros(1)], None, FEATURES),
         "a tree with more leaves": file_of(7, [LEAVES_MAX + 1]),
         "no question": file_of(8, [1, 1]),
