@@ -11,12 +11,13 @@ import gc
 import json
 import sys
 import time
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer
 
-from benchmarks.generator import CHUNK, SECOND_US, Keys, payments
+from benchmarks.generator import CHUNK, SECOND_US, Draw, Keys, payments
 
 SLEEP_MIN_S = 0.0001
 TURN_S = 0.0005
@@ -34,7 +35,7 @@ def main() -> int:
     parser.add_argument("--broker", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--keys", type=int, required=True)
-    parser.add_argument("--draw", default="uniform")
+    parser.add_argument("--draw", choices=get_args(Draw), default="uniform")
     parser.add_argument("--rate", type=float, required=True, help="events a second")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)

@@ -54,6 +54,9 @@ class TimedCaller:
     if all are ONNX graphs, which can be stopped between two operators, and none was overdue lately.
     Only the first time that several hang, they may cost a limit each.
 
+    Many rows of trees are scored by tables (`OnnxModel.uses_tables`), in their caller's thread too:
+    that takes a bounded time, and has no limit of its own.
+
     A model that is overdue is not called again before it has returned: it holds one thread and no
     more, and its late scores are dropped. The threads keep no process from ending.
     """
@@ -128,7 +131,7 @@ class TimedCaller:
         That is many steps of numpy, each of which would have to wait for the interpreter's lock.
         """
         model, vectors = call.model, call.vectors
-        if isinstance(model, OnnxModel) and model.is_forest and vectors is not None:
+        if isinstance(model, OnnxModel) and vectors is not None and model.uses_tables(len(vectors)):
             return partial(model.run, vectors)
         return self._alone(call)
 

@@ -126,12 +126,18 @@ class Forest:
 def plant(trees: Trees) -> Forest | None:
     """Return what evaluates trees; None where one has too many leaves, or is no tree.
 
-    None also where the tables would be too large to be of use.
+    None also where the tables, and what is taken from them for a piece of rows, would be too large
+    to be of use.
     """
     starts = dict.fromkeys(trees.tree.tolist())
+    asks = ~trees.is_leaf
+    features = np.unique(trees.feature[asks])
+    size = (np.count_nonzero(asks) + 2 * len(features) + PIECE) * len(starts) * 4
+    if not len(features) or size > TABLE_BYTES_MAX:
+        return None
     number_of = {tree: number for number, tree in enumerate(starts)}
     row_of = {pair: i for i, pair in enumerate(zip(*_lists(trees.tree, trees.node), strict=True))}
-    if len(row_of) != len(trees.node) or not starts:
+    if len(row_of) != len(trees.node):
         return None
     cleared = np.zeros(len(trees.node), np.uint32)
     weights = np.zeros((len(starts), LEAVES_MAX), np.float32)
@@ -142,10 +148,7 @@ def plant(trees: Trees) -> Forest | None:
         if leaves is None:
             return None
         weights[number, : len(leaves)] = trees.weight[leaves]
-    asks = ~trees.is_leaf
-    features = np.unique(trees.feature[asks])
-    size = (np.count_nonzero(asks) + 2 * len(features)) * len(starts) * 4
-    if len(seen) < len(trees.node) or not len(features) or size > TABLE_BYTES_MAX:
+    if len(seen) < len(trees.node):
         return None
     numbers = np.array([number_of[tree] for tree in trees.tree.tolist()])
     columns = []

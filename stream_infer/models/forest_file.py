@@ -9,13 +9,16 @@ import numpy.typing as npt
 from stream_infer.models.forest import Forest, Trees, plant
 from stream_infer.models.wire import fields
 
-_MODEL_GRAPH = 7
+FILE_BYTES_MAX = 1 << 20
+"""Tables of more would be too large (`forest.TABLE_BYTES_MAX`); reading them takes long."""
+_MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
 _GRAPH_NODE, _GRAPH_CONSTANT, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 1, 5, 11, 12, 1
 _TENSOR_SHAPE, _TENSOR_KIND, _TENSOR_NAME, _TENSOR_BYTES = 1, 2, 8, 9
 _TENSOR_KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 7: np.dtype("<i8")}
 _BASELINE = [b"Gather", b"IsNaN", b"Where", b"Add"]
 """How `training.export` adds a column: a number instead where it is missing."""
-_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_DOMAINS = {b"", b"ai.onnx", b"ai.onnx.ml"}
 _NAME, _INT, _BYTES, _FLOATS, _INTS, _STRINGS = 1, 3, 4, 7, 8, 9
 _VALUES = (_INT, _BYTES, _FLOATS, _INTS, _STRINGS)
 _KIND = 20
@@ -40,7 +43,9 @@ _OPTIONAL = {
 
 
 def read_forest(content: bytes) -> Forest | None:
-    """Return what evaluates a file; None where it has anything else than such trees."""
+    """Return what evaluates a file; None where it has anything else than such trees, or many."""
+    if len(content) > FILE_BYTES_MAX:
+        return None
     try:
         return _read(memoryview(content))
     except (IndexError, KeyError, OverflowError, TypeError, ValueError):
@@ -55,6 +60,8 @@ def _read(content: memoryview) -> Forest | None:
     outputs = [_one(value, _VALUE_NAME).tobytes() for value in _all(graph, _GRAPH_OUTPUT)]
     if len(trees) != 1 or trees[0].inputs != inputs or len(inputs) != 1:
         return None
+    if _all(content, _MODEL_FUNCTION) or not {node.domain for node in nodes} <= _DOMAINS:
+        return None  # A function may have the name of an operator.
     rest = [node for node in nodes if node is not trees[0]]
     forest = _plant(trees[0].attributes())
     kinds = [node.kind for node in rest]
@@ -116,7 +123,7 @@ def _plant(told: dict[str, Any]) -> Forest | None:
         is_leaf=np.array(is_leaf),
         feature=np.array(told["nodes_featureids"], np.int64),
         threshold=thresholds,
-        missing_left=np.array(missing_left, bool),
+        missing_left=np.array([mark == 1 for mark in missing_left]),
         left=np.array(told["nodes_truenodeids"], np.int64),
         right=np.array(told["nodes_falsenodeids"], np.int64),
         weight=np.array([weight.get(node, 0.0) for node in nodes], np.float32),
@@ -142,6 +149,7 @@ class _Node:
         self.inputs = [name.tobytes() for name in _all(data, _NODE_INPUT)]
         self.outputs = [name.tobytes() for name in _all(data, _NODE_OUTPUT)]
         self.kind = _one(data, _NODE_TYPE).tobytes()
+        self.domain = b"".join(_all(data, _NODE_DOMAIN))
 
     def attributes(self) -> dict[str, Any]:
         """Return the value of each attribute; raises ValueError for one of another kind."""
@@ -161,7 +169,7 @@ def _attribute(data: memoryview) -> tuple[str, Any]:
         elif number != _KIND:
             raise ValueError(f"field {number} of attribute {name!r}")
     ((number, found),) = ((number, found) for number, found in values.items() if found)
-    return name, found[0] if number in (_INT, _BYTES) else found
+    return name, found[-1] if number in (_INT, _BYTES) else found
 
 
 def _all(data: memoryview, wanted: int) -> list[memoryview]:

@@ -20,7 +20,7 @@ from stream_infer.models.wire import outline
 Rows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 
-FOREST_ROWS_MIN = 256
+FOREST_ROWS_MIN = 257
 """Fewer rows, with its tables in no cache, may be scored sooner by the runtime."""
 _FLOATS = ("tensor(float)", "tensor(double)")
 _WARM_UP_ROWS = (1, 2, 16, 256, 2000)
@@ -63,10 +63,9 @@ class OnnxModel:
         self._forest = None if self.block_rows else self._same_forest(artifact.content)
         self.warm_up()
 
-    @property
-    def is_forest(self) -> bool:
-        """Whether many rows are scored without the runtime, in less time than it would take."""
-        return self._forest is not None
+    def uses_tables(self, n: int) -> bool:
+        """Whether n rows are scored without the runtime, in less time than it would take."""
+        return self._forest is not None and n >= FOREST_ROWS_MIN
 
     def run(self, vectors: Rows, stop: ort.RunOptions | None = None) -> Scores:
         """Return float64[n] from vectors float32[n, F]; raises what the runtime raises.
@@ -75,7 +74,7 @@ class OnnxModel:
         operator, with an error. Many rows of a sum of trees are scored without the runtime, with
         the same bits; that is not stopped.
         """
-        if self._forest is not None and len(vectors) >= FOREST_ROWS_MIN:
+        if self._forest is not None and self.uses_tables(len(vectors)):
             return self._forest(vectors).astype(np.float64)
         if self.block_rows:
             call = partial(self._call, stop=stop)
@@ -106,7 +105,7 @@ class OnnxModel:
     def _same_forest(self, content: bytes) -> Forest | None:
         """Return what gives the runtime's scores to the bit, by another way; None for no trees."""
         forest = read_forest(content)
-        if forest is None or max(forest.thresholds) >= len(self.features):
+        if forest is None:
             return None
         probe = np.concatenate([_probe(len(self.features)), _edges(forest, len(self.features))])
         theirs = self._call(probe)

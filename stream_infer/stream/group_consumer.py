@@ -221,7 +221,7 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def draw(self, partitions: Set[TP], records_max: int) -> Drawn | None:
         """Take what was fetched of one of these partitions; None where there is nothing.
 
-        That is whole record batches: up to one more than `records_max` allows.
+        That is whole record batches: the last one may go beyond `records_max`.
         """
         consumer = self._ensure_consumer()
         fetcher, subscriptions = consumer._fetcher, consumer._subscription

@@ -11,7 +11,6 @@ partition's new leader is ever found again. Here it is a lost connection, as any
 """
 
 import asyncio
-import sys
 import weakref
 from typing import Any
 
@@ -33,9 +32,8 @@ def send(connection: Any, request: Any, expect_response: bool = True) -> Any:
 
     Raises KafkaConnectionError where the connection was lost.
     """
-    place = f"{connection.host}:{connection.port}"
     if connection._writer is None:
-        raise KafkaConnectionError(f"No connection to broker at {place}")
+        raise KafkaConnectionError(f"No connection to broker at {_place(connection)}")
     told = request.prepare(connection._versions)
     number = connection._next_correlation_id()
     header = told.build_request_header(correlation_id=number, client_id=connection._client_id)
@@ -46,7 +44,7 @@ def send(connection: Any, request: Any, expect_response: bool = True) -> Any:
         )
     except (OSError, RuntimeError) as error:
         connection.close(reason=CloseReason.CONNECTION_BROKEN)
-        raise KafkaConnectionError(f"Connection at {place} broken: {error}") from error
+        raise KafkaConnectionError(f"Connection at {_place(connection)} broken: {error}") from error
     if not expect_response:
         return connection._writer.drain()
     loop = connection._loop
@@ -55,6 +53,10 @@ def send(connection: Any, request: Any, expect_response: bool = True) -> Any:
     timer = loop.call_later(connection._request_timeout, _expire, response)
     response.add_done_callback(lambda _: timer.cancel())
     return response
+
+
+def _place(connection: Any) -> str:
+    return f"{connection.host}:{connection.port}"
 
 
 def _expire(response: asyncio.Future[Any]) -> None:
@@ -77,37 +79,43 @@ class _Frames:
         self._parts: list[bytes] = []
         self._bytes = 0
         self._wanted = SIZE_BYTES
+        self._has_ended = False
 
     def feed(self, data: bytes) -> None:
         """Take bytes, and let the connection have what is complete by them."""
+        if self._has_ended:
+            return
         self._parts.append(data)
         self._bytes += len(data)
         if self._bytes < self._wanted:
             return
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        at, end = 0, len(data)
+        at, end, self._wanted = 0, len(data), SIZE_BYTES
         while (start := at + SIZE_BYTES) <= end:
-            stop = start + int.from_bytes(data[at:start], "big", signed=True)
-            if stop > end:
+            size = int.from_bytes(data[at:start], "big", signed=True)
+            if start + size > end:
+                self._wanted = SIZE_BYTES + size
                 break
-            if not self._handled(data[start:stop]):
-                self._parts, self._wanted = [], sys.maxsize
+            self._handle(data[start : start + size], size)
+            if self._has_ended:
+                self._parts = []
                 return
-            at = stop
-        self._wanted = stop - at if start <= end else SIZE_BYTES
+            at = start + size
         self._parts = [data[at:]] if at < end else []
         self._bytes = end - at
 
-    def _handled(self, frame: bytes) -> bool:
-        """Hand a response over; False where the connection has come to its end, or does by it."""
+    def _handle(self, frame: bytes, size: int) -> None:
+        """Hand a response over, unless the connection has come to its end; it may do so by it."""
         connection = self._connection()
         if connection is None or connection._reader is None:
-            return False
+            self._has_ended = True
+            return
         reader = connection._reader
         try:
+            if size < 0:
+                raise ValueError(f"a response of {size} bytes")
             connection._handle_frame(frame)
         except Exception as error:
+            self._has_ended = True
             # The reading task ends by it, and aiokafka does what it does then.
             reader.set_exception(error)
-            return False
-        return True

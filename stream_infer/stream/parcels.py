@@ -85,7 +85,7 @@ class Packer:
             run, places = list(of_topic), partitions[topic]
             limit = self._limits.get(topic, self._bytes_max)
             found = self._together(run, limit, places) if len(run) > FEW else None
-            if found is None:
+            if found is None:  # few, or one of them is no ordinary result
                 found, too_large = self._one_by_one(run, limit, places)
                 refused += too_large
             for partition, group in found.items():

@@ -59,10 +59,20 @@ def by_batch(fetched: FetchResult) -> None:
 
 
 def taken(fetched: FetchResult, records_max: int) -> list[Any]:
-    """Take whole batches, in order, until there are `records_max` records or more, or no others."""
+    """Take whole batches, in order, until there are `records_max` records or more, or no others.
+
+    Raises what reading the first of them fails with. A later one that fails ends what is taken: the
+    position is where it begins, and it is fetched again from there.
+    """
     found: list[Any] = []
     while len(found) < records_max and fetched.has_more():
-        for batch in fetched.getall(1):
+        try:
+            batches = fetched.getall(1)
+        except Exception as error:
+            if not found or isinstance(error, MemoryError):
+                raise
+            break
+        for batch in batches:
             found += batch.records
     return found
 

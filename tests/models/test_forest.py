@@ -1,5 +1,6 @@
 """Trees evaluated many rows at once give the runtime's scores, to the bit; other graphs do not."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from stream_infer.models import sessions
+from stream_infer.models.calling import TimedCaller
 from stream_infer.models.forest import LEAVES_MAX, Trees, plant
 from stream_infer.models.forest_file import read_forest
 from stream_infer.models.sessions import FOREST_ROWS_MIN, OnnxModel
@@ -34,6 +37,7 @@ NODE = np.dtype(
         ("right", "i8"),
     ]
 )
+THRESHOLDS = [-np.inf, -2.0, -0.0, 0.0, 1e-40, 0.5, 0.1, 3.0, 1e30, np.inf]
 numbers = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 0.5, 1e-40, 0.1, 3.0, 1e30, np.inf])
 
 
@@ -50,7 +54,7 @@ def grown(random: np.random.Generator, leaves: int) -> np.ndarray:
         made += 2
     nodes["value"] = random.normal(size=len(nodes))
     nodes["feature_idx"] = random.integers(0, WIDTH, len(nodes))
-    nodes["num_threshold"] = random.choice([-2.0, -0.0, 0.0, 0.5, 0.1, 3.0, 1e30], len(nodes))
+    nodes["num_threshold"] = random.choice(THRESHOLDS, len(nodes))
     nodes["missing_go_to_left"] = random.integers(0, 2, len(nodes))
     return nodes
 
@@ -94,7 +98,8 @@ def test_many_rows_are_scored_in_pieces():
 def test_a_model_of_trees_has_the_same_scores_however_its_rows_are_cut():
     proto = onnx.load_from_string(file_of(3, [8] * 10))
     model = OnnxModel(tiny.artifact(proto, features=FEATURES), FEATURES)
-    assert model.is_forest
+    assert model.uses_tables(FOREST_ROWS_MIN)
+    assert not model.uses_tables(FOREST_ROWS_MIN - 1)
     rows = np.random.default_rng(4).normal(size=(2 * FOREST_ROWS_MIN + 7, WIDTH))
     whole = model.run(rows.astype(np.float32))
     for size in (1, 100, FOREST_ROWS_MIN - 1, FOREST_ROWS_MIN, FOREST_ROWS_MIN + 1):
@@ -102,6 +107,38 @@ def test_a_model_of_trees_has_the_same_scores_however_its_rows_are_cut():
             model.run(rows[at : at + size].astype(np.float32)) for at in range(0, len(rows), size)
         ]
         assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_tables_that_differ_from_the_runtime_are_not_used(monkeypatch):
+    proto = onnx.load_from_string(file_of(3, [8] * 10))
+    another = read_forest(file_of(3, [8] * 10, constant=1e-6))
+    monkeypatch.setattr(sessions, "read_forest", lambda content: another)
+    model = OnnxModel(tiny.artifact(proto, features=FEATURES), FEATURES)
+    assert not model.uses_tables(10_000)
+
+
+def test_many_rows_are_scored_where_they_are_waited_for_and_few_while_in_doubt_are_not(
+    monkeypatch,
+):
+    proto = onnx.load_from_string(file_of(3, [8] * 10))
+    model = OnnxModel(tiny.artifact(proto, features=FEATURES), FEATURES)
+    threads = []
+    run = OnnxModel.run
+
+    def noted(self, *arguments):
+        threads.append(threading.get_ident())
+        return run(self, *arguments)
+
+    monkeypatch.setattr(OnnxModel, "run", noted)
+    call = TimedCaller(timeout_s=60)
+    rows = np.zeros((FOREST_ROWS_MIN, WIDTH), np.float32)
+    (begun,) = call({"trees": model}, rows)
+    assert not threads
+    assert begun().tobytes() == model.run(rows).tobytes()
+    call._distrust = 1
+    (begun,) = call({"trees": model}, rows[:3])
+    assert len(begun()) == 3
+    assert [thread == threading.get_ident() for thread in threads] == [True, True, False]
 
 
 def test_trees_may_be_the_whole_graph():
@@ -126,6 +163,18 @@ def changed(content: bytes, **attributes: object) -> bytes:
     return model.SerializeToString()
 
 
+def without_the_last_weight(content: bytes) -> dict[str, object]:
+    node = onnx.load_from_string(content).graph.node[0]
+    told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {name: told[name][:-1] for name in told if name.startswith("target_")}
+
+
+def of_domain(content: bytes, domain: str) -> bytes:
+    model = onnx.load_from_string(content)
+    model.graph.node[1].domain = domain
+    return model.SerializeToString()
+
+
 def test_what_is_not_a_plain_sum_of_trees_is_left_to_the_runtime():
     content = file_of(5, [4, 3])
     assert read_forest(content) is not None
@@ -142,7 +191,9 @@ def test_what_is_not_a_plain_sum_of_trees_is_left_to_the_runtime():
         "several targets": changed(content, n_targets=2),
         "another question": changed(file_of(5, [2]), nodes_modes=modes),
         "another attribute": changed(content, something=1),
-        "a leaf without weight": changed(content, target_nodeids=[0] * 7),
+        "a leaf without weight": changed(content, **without_the_last_weight(content)),
+        "a file of more than a megabyte": changed(content, nodes_hitrates=[1.0] * 300_000),
+        "an operator of somebody else's": of_domain(content, "mine"),
         "another column": based.SerializeToString(),
         "a column with what is missing": elsewhere.SerializeToString(),
         "a network": export_network(scaling, [np.ones((WIDTH, 1))], [np.zeros(1)], None, FEATURES),

@@ -42,7 +42,10 @@ class Broker:
         while not (found := [p for p in asked if self._ends[p] > asked[p]]):
             self._changed.clear()
             await self._changed.wait()
-        partitions = [(p, 0, self._ends[p], -1, [], _batch(asked[p])) for p in found]
+        partitions = [
+            (p, 0, self._ends[p], -1, [], b"".join(map(_batch, range(asked[p], self._ends[p]))))
+            for p in found
+        ]
         return SimpleNamespace(API_VERSION=4, topics=[("t", partitions)])
 
 
@@ -130,16 +133,20 @@ async def test_what_was_fetched_before_a_seek_is_not_drawn(consumer: Consumer) -
     assert not consumer.has_fetched
 
 
-async def test_no_more_than_asked_for_is_drawn_at_a_time(consumer: Consumer) -> None:
+async def test_no_batch_more_than_asked_for_is_drawn_at_a_time(consumer: Consumer) -> None:
     consumer.open = set()
-    consumer.broker.put(A)
+    for _ in range(2):
+        consumer.broker.put(A)
     await consumer.turns()
     (fetched,) = consumer._consumer._fetcher._records.values()
     assert isinstance(fetched, FetchResult)
     drawn = consumer.draw({A}, 1)
     assert drawn is not None
-    assert len(drawn.records) == 1
+    assert [record.offset for record in drawn.records] == [0]
     assert drawn.end == 1
+    rest = consumer.draw({A}, 1)
+    assert rest is not None
+    assert [record.offset for record in rest.records] == [1]
 
 
 async def test_what_a_fetch_failed_with_is_said_once(consumer: Consumer) -> None:

@@ -5,6 +5,8 @@ import importlib.util
 import socket
 import struct
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvloop
@@ -157,12 +159,56 @@ async def test_an_error_while_reading_is_that_of_aiokafkas_task(
     connection, _ = connected()
     connection._versions = {ListGroupsRequest.API_KEY: (0, 0)}
     asked = kafka_connections.send(connection, ListGroupsRequest())
-    connection._handle_frame = lambda frame: (_ for _ in ()).throw(MemoryError)
+    frames: list[bytes] = []
+
+    def fail(frame: bytes) -> None:
+        frames.append(frame)
+        raise MemoryError
+
+    connection._handle_frame = fail
     connection._reader.feed_data(response(1, 0) + response(2, 0))
     connection._reader.feed_data(response(3, 0))
     with pytest.raises(MemoryError):
         await (await ended)
+    assert len(frames) == 1
     asked.cancel()
+    connection.close()
+
+
+async def test_a_response_of_less_than_nothing_ends_the_connection() -> None:
+    connection, _ = connected()
+    connection._versions = {ListGroupsRequest.API_KEY: (0, 0)}
+    asked = kafka_connections.send(connection, ListGroupsRequest())
+    connection._reader.feed_data((-9).to_bytes(4, "big", signed=True) + bytes(20))
+    with pytest.raises(KafkaConnectionError, match="closed"):
+        await asked
+
+
+async def test_what_an_authentication_is_answered_is_given_as_it_came() -> None:
+    connection, _ = connected()
+    asked = asyncio.ensure_future(connection._send_sasl_token(b"who"))
+    connection._reader.feed_data((5).to_bytes(4, "big") + b"hel")
+    connection._reader.feed_data(b"lo")
+    assert await asked == b"hello"
+    connection.close()
+
+
+async def test_a_response_in_time_leaves_no_timer() -> None:
+    connection, _ = connected()
+    connection._versions = {ListGroupsRequest.API_KEY: (0, 0)}
+    timers: list[asyncio.TimerHandle] = []
+    loop = asyncio.get_running_loop()
+
+    def call_later(*arguments: Any) -> asyncio.TimerHandle:
+        timers.append(loop.call_later(*arguments))
+        return timers[-1]
+
+    connection._loop = SimpleNamespace(create_future=loop.create_future, call_later=call_later)
+    asked = kafka_connections.send(connection, ListGroupsRequest())
+    connection._reader.feed_data(response(1, 0))
+    await asked
+    await asyncio.sleep(0)
+    assert [timer.cancelled() for timer in timers] == [True]
     connection.close()
 
 

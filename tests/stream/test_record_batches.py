@@ -92,6 +92,7 @@ def test_batches_give_the_records_and_the_positions_that_records_one_by_one_give
         found += values(taken(fetched, records_max))
         # Whole batches: less than one more than was asked for.
         assert len(found) - before < records_max + max(sizes)
+        assert not found or state.position > int(found[-1])
     assert found == one_by_one
     assert state.position == their_state.position
 
@@ -129,6 +130,21 @@ def test_a_corrupt_batch_is_said_to_be_so():
     with pytest.raises(CorruptRecordException, match="CRC"):
         taken(fetched, 10)
     assert state.position == 0
+
+
+def test_a_corrupt_batch_takes_nothing_away_that_came_before_it():
+    data = bytearray(built(0, 2) + built(2, 3))
+    data[-1] ^= 1
+    fetched, state = result(bytes(data), check_crcs=True)
+    by_batch(fetched)
+    assert values(taken(fetched, 10)) == [b"0", b"1"]
+    assert state.position == 2
+    # Nothing is left of it: it is fetched again, and fails if it still is so.
+    assert taken(fetched, 10) == []
+    again, state = result(bytes(data[-len(built(2, 3)) :]), 2, check_crcs=True)
+    by_batch(again)
+    with pytest.raises(CorruptRecordException, match="CRC"):
+        taken(again, 10)
 
 
 def test_nothing_is_taken_of_a_partition_that_was_moved_elsewhere_meanwhile():

@@ -1,18 +1,21 @@
 """Dead letters keep the record; keys go where Kafka's own partitioner puts them; sizes hold."""
 
+from operator import attrgetter
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 from aiokafka.partitioner import DefaultPartitioner, murmur2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_infer.core.arrays import FEW
 from stream_infer.core.errors import SettingsError
 from stream_infer.stream.dead_letters import HEADERS, dead_letter
 from stream_infer.stream.pacing import WINDOW_S, Pacer
 from stream_infer.stream.parcels import Packer
 from stream_infer.stream.partitioning import (
+    BATCH_OVERHEAD_BYTES,
     KEY_BYTES_MAX,
     KEYS_CACHED_MAX,
     Partitioner,
@@ -159,9 +162,17 @@ any_record = st.builds(
 )
 
 
+def by_topic(records: list[OutgoingRecord]) -> list[OutgoingRecord]:
+    """Put records in the order that makes the longest runs of one topic."""
+    return sorted(records, key=attrgetter("topic"))
+
+
+@settings(deadline=None)
 @given(
-    st.lists(ordinary, max_size=80) | st.lists(st.one_of(ordinary, any_record), max_size=60),
-    st.sampled_from([1_000_000, 130]),
+    st.lists(ordinary, min_size=2 * FEW + 1, max_size=3 * FEW).map(by_topic)
+    | st.lists(ordinary | any_record, min_size=2 * FEW + 1, max_size=3 * FEW).map(by_topic)
+    | st.lists(ordinary | any_record, max_size=10),
+    st.sampled_from([1_000_000, BATCH_OVERHEAD_BYTES + 22]),
 )
 def test_records_packed_together_are_those_packed_one_by_one(records, limit):
     partitions = {"a": [0, 1, 2, 3], "b": [0, 2, 5]}
