@@ -95,6 +95,36 @@ def test_many_rows_are_scored_in_pieces():
     assert len(read_forest(content)(rows[:0])) == 0
 
 
+@pytest.fixture
+def any_speed(monkeypatch):
+    """Use tables however fast they are."""
+    monkeypatch.setattr(sessions, "is_sooner", lambda one, other, rows: True)
+
+
+def test_tables_are_used_where_they_take_less_time():
+    now = {"s": 0.0}
+    seconds = {"fast": 1.0, "slow": 2.0}
+
+    def takes(name):
+        def run(rows):
+            now["s"] += seconds[name]
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions.time, "perf_counter", lambda: now["s"])
+        rows = np.zeros((1, WIDTH), np.float32)
+        assert sessions.is_sooner(takes("fast"), takes("slow"), rows)
+        assert not sessions.is_sooner(takes("slow"), takes("fast"), rows)
+
+
+def test_tables_that_take_more_time_are_not_used(monkeypatch):
+    monkeypatch.setattr(sessions, "is_sooner", lambda one, other, rows: False)
+    proto = onnx.load_from_string(file_of(3, [8] * 10))
+    assert not OnnxModel(tiny.artifact(proto, features=FEATURES), FEATURES).uses_tables(10_000)
+
+
+@pytest.mark.usefixtures("any_speed")
 def test_a_model_of_trees_has_the_same_scores_however_its_rows_are_cut():
     proto = onnx.load_from_string(file_of(3, [8] * 10))
     model = OnnxModel(tiny.artifact(proto, features=FEATURES), FEATURES)
@@ -109,6 +139,7 @@ def test_a_model_of_trees_has_the_same_scores_however_its_rows_are_cut():
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
+@pytest.mark.usefixtures("any_speed")
 def test_tables_that_differ_from_the_runtime_are_not_used(monkeypatch):
     proto = onnx.load_from_string(file_of(3, [8] * 10))
     another = read_forest(file_of(3, [8] * 10, constant=1e-6))
@@ -117,6 +148,7 @@ def test_tables_that_differ_from_the_runtime_are_not_used(monkeypatch):
     assert not model.uses_tables(10_000)
 
 
+@pytest.mark.usefixtures("any_speed")
 def test_many_rows_are_scored_where_they_are_waited_for_and_few_while_in_doubt_are_not(
     monkeypatch,
 ):
