@@ -11,21 +11,17 @@ import numpy.typing as npt
 
 from stream_infer.models.manifest import Manifest
 from stream_infer.models.repository import ModelRepository
-from stream_infer.training.export import INPUT, OUTPUT, Scaling, export_network, export_trees
+from stream_infer.training.export import (
+    INPUT,
+    OUTPUT,
+    TREE_NODE,
+    Scaling,
+    export_network,
+    export_trees,
+)
 
 TREES, DEPTH = 100, 5
 LAYERS = (64, 32)
-_NODE = np.dtype(
-    [
-        ("is_leaf", "u1"),
-        ("value", "f8"),
-        ("feature_idx", "i8"),
-        ("num_threshold", "f8"),
-        ("missing_go_to_left", "u1"),
-        ("left", "i8"),
-        ("right", "i8"),
-    ]
-)
 
 
 def tree(
@@ -33,7 +29,7 @@ def tree(
 ) -> npt.NDArray[Any]:
     """A full tree of depth 5: 31 questions with thresholds about the inputs' middle, 32 leaves."""
     inner = 2**DEPTH - 1
-    nodes = np.zeros(2 * inner + 1, _NODE)
+    nodes = np.zeros(2 * inner + 1, TREE_NODE)
     place = np.arange(inner)
     nodes["is_leaf"][inner:] = 1
     nodes["value"][inner:] = random.normal(0, 0.1, inner + 1)

@@ -78,9 +78,9 @@ class FetchResponse(FetchResponse_v11):  # type: ignore[misc]
             for _ in range(parts):
                 *numbers, aborts = _FETCHED_PARTITION.unpack_from(buffer, at)
                 at += _FETCHED_PARTITION.size
-                ends = range(at, at + aborts * _ABORTED.size, _ABORTED.size)
-                aborted = None if aborts < 0 else [_ABORTED.unpack_from(buffer, n) for n in ends]
-                at += len(ends) * _ABORTED.size
+                starts = range(at, at + aborts * _ABORTED.size, _ABORTED.size)
+                aborted = None if aborts < 0 else [_ABORTED.unpack_from(buffer, n) for n in starts]
+                at += len(starts) * _ABORTED.size
                 replica, size = _FETCHED_RECORDS.unpack_from(buffer, at)
                 at += _FETCHED_RECORDS.size
                 records = None

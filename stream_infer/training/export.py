@@ -19,6 +19,19 @@ from stream_infer.models.validation import FEATURES_KEY
 INPUT, OUTPUT = "features", "score"
 _OPSET, _ML_OPSET, _IR_VERSION = 20, 3, 10
 
+TREE_NODE = np.dtype(
+    [
+        ("is_leaf", "u1"),
+        ("value", "f8"),
+        ("feature_idx", "i8"),
+        ("num_threshold", "f8"),
+        ("missing_go_to_left", "u1"),
+        ("left", "i8"),
+        ("right", "i8"),
+    ]
+)
+"""What `export_trees` reads of a node; scikit-learn's own have further fields."""
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
@@ -125,8 +138,7 @@ def export_trees(
 ) -> bytes:
     """Return the graph of a sum of regression trees plus a constant.
 
-    Each tree is a structured array of nodes as scikit-learn keeps them: `is_leaf`, `value`,
-    `feature_idx`, `num_threshold`, `missing_go_to_left`, `left`, `right`; root first.
+    Each tree is a structured array of nodes as scikit-learn keeps them (`TREE_NODE`), root first.
     """
     sizes = [len(tree) for tree in trees]
     node = np.concatenate(list(trees))

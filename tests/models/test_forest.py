@@ -17,6 +17,7 @@ from stream_infer.models.forest import LEAVES_MAX, Trees, plant
 from stream_infer.models.forest_file import read_forest
 from stream_infer.models.sessions import FOREST_ROWS_MIN, OnnxModel
 from stream_infer.training.export import (
+    TREE_NODE,
     Baseline,
     Scaling,
     export_network,
@@ -26,24 +27,13 @@ from tests.models import tiny
 
 WIDTH = 3
 FEATURES = [f"f{number}" for number in range(WIDTH)]
-NODE = np.dtype(
-    [
-        ("is_leaf", "u1"),
-        ("value", "f8"),
-        ("feature_idx", "i8"),
-        ("num_threshold", "f8"),
-        ("missing_go_to_left", "u1"),
-        ("left", "i8"),
-        ("right", "i8"),
-    ]
-)
 THRESHOLDS = [-np.inf, -2.0, -0.0, 0.0, 1e-40, 0.5, 0.1, 3.0, 1e30, np.inf]
 numbers = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 0.5, 1e-40, 0.1, 3.0, 1e30, np.inf])
 
 
 def grown(random: np.random.Generator, leaves: int) -> np.ndarray:
     """A tree of some shape with so many leaves, its nodes in no particular order but the root."""
-    nodes = np.zeros(2 * leaves - 1, NODE)
+    nodes = np.zeros(2 * leaves - 1, TREE_NODE)
     nodes["is_leaf"] = 1
     ends, made = [0], 1
     while made < len(nodes):
