@@ -1,5 +1,6 @@
 """Reading whole topics and all stored rows, as they are now."""
 
+import time
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -9,15 +10,17 @@ from tests.servers.offsets import committed_offsets
 
 PARTITIONS = 4
 ATTEMPTS = 5
+TRANSACTIONS_MAX_S = 120.0
+"""How long transactions that are open, or whose end is being written, may keep readers waiting."""
 
 
-def _consumer(broker: str, group: str = "verifier") -> Any:
+def _consumer(broker: str, group: str = "verifier", isolation: str = "read_committed") -> Any:
     return Consumer(
         {
             "bootstrap.servers": broker,
             "group.id": group,
             "enable.auto.commit": False,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "reconnect.backoff.max.ms": 200,
             "log_level": 0,
         }
@@ -25,15 +28,17 @@ def _consumer(broker: str, group: str = "verifier") -> Any:
 
 
 def read_topic(broker: str, topic: str) -> list[Any]:
-    """Return all messages of a topic, in the order of each partition."""
+    """Return all committed messages of a topic, in the order of each partition."""
+    ends = log_ends(broker, topic)
+    deadline_s = time.monotonic() + TRANSACTIONS_MAX_S
     consumer = _consumer(broker)
     try:
-        parts = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
-        ends = {p.partition: consumer.get_watermark_offsets(p, timeout=30)[1] for p in parts}
-        unread = {number for number, end in ends.items() if end}
-        consumer.assign([part for part in parts if part.partition in unread])
+        parts = [TopicPartition(topic, number, 0) for number, end in ends.items() if end]
+        unread = {part.partition for part in parts}
+        consumer.assign(parts)
         found: list[Any] = []
         while unread:
+            assert time.monotonic() < deadline_s, f"{topic}: partitions {unread} cannot be read"
             for message in consumer.consume(1_000, 0.1):
                 assert message.error() is None, message.error()
                 if message.offset() < ends[message.partition()]:
@@ -46,7 +51,11 @@ def read_topic(broker: str, topic: str) -> list[Any]:
 
 
 def log_ends(broker: str, topic: str) -> dict[int, int]:
-    """Return the end of each partition's log; a broker that has just gone is asked again."""
+    """Return the end of each partition's log; a broker that has just gone is asked again.
+
+    The end of all that was written: Kafka acknowledges a commit before readers of committed
+    records see it, so what they see may still be without the last transaction.
+    """
     for _ in range(ATTEMPTS):
         try:
             return _log_ends(broker, topic)
@@ -56,7 +65,7 @@ def log_ends(broker: str, topic: str) -> dict[int, int]:
 
 
 def _log_ends(broker: str, topic: str) -> dict[int, int]:
-    consumer = _consumer(broker)
+    consumer = _consumer(broker, isolation="read_uncommitted")
     try:
         return {
             number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)[1]

@@ -9,6 +9,13 @@ from functools import cache
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from stream_infer.stream.app import StreamApp, build_app
 from stream_infer.stream.processing import TP, Processor
@@ -142,6 +149,17 @@ def committed(bootstrap: str, group: str, topic: str) -> dict[TP, int]:
         return {TP(o.topic, o.partition): o.offset for o in offsets if o.offset >= 0}
     finally:
         consumer.close()
+
+
+def limit_topic(broker: str, topic: str, size_bytes: int) -> None:
+    """Set how large a topic's record batches may be."""
+    entry = ConfigEntry(
+        "max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET
+    )
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": broker})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(10)
 
 
 def ends(bootstrap: str, topic: str) -> dict[TP, int]:

@@ -27,6 +27,7 @@ from tests.stream.kafka_tools import (
     echo_app,
     ends,
     eventually,
+    limit_topic,
     produce,
     running,
     stream_settings,
@@ -300,8 +301,6 @@ async def test_offsets_never_go_back(
 async def test_a_limit_lowered_meanwhile_cuts_batches_and_loses_nothing(
     kafka_server: Kafka, topics: tuple[str, str], unique: str
 ) -> None:
-    from tests.stream.test_producer import limit_topic
-
     broker = kafka_server.bootstrap
     limit_topic(broker, topics[1], 1_000)
     async with transactions(broker, topics, unique) as made:

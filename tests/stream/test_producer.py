@@ -4,19 +4,12 @@ import json
 import time
 
 import pytest
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.processing import OutgoingRecord
 from stream_infer.stream.producer import ResultProducer
 from tests.servers.kafka import Kafka
-from tests.stream.kafka_tools import PARTITIONS, Reader, stream_settings
+from tests.stream.kafka_tools import PARTITIONS, Reader, limit_topic, stream_settings
 
 pytestmark = pytest.mark.kafka
 
@@ -26,16 +19,6 @@ def outgoing(topic: str, first: int, count: int, size: int = 10) -> list[Outgoin
         OutgoingRecord(topic, b"key", json.dumps([number, "x" * size]).encode())
         for number in range(first, first + count)
     ]
-
-
-def limit_topic(broker: str, topic: str, size_bytes: int) -> None:
-    entry = ConfigEntry(
-        "max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET
-    )
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": broker})
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(10)
 
 
 async def test_a_limit_lowered_meanwhile_cuts_batches_and_refuses_only_what_is_too_large(
