@@ -43,7 +43,7 @@ class AtLeastOnce:
 
     async def submit(self, outcome: Outcome) -> Settle:
         """Queue the records; return what waits for their acknowledgement."""
-        return partial(self._settle, await self._producer.submit(outcome.records))
+        return partial(self._settle, await self._producer.submit(outcome.outgoing))
 
     async def _settle(self, delivery: Delivery) -> None:
         refused = await self._producer.settle(delivery)

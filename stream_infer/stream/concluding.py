@@ -1,7 +1,7 @@
 """The end of a micro-batch: what is published of it, and what is counted."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import compress, repeat
+from itertools import compress
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from stream_infer.core.predictions import Scored, make_outcomes, make_prediction
 from stream_infer.core.results import encode, moment
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.stream.owned import Owned
-from stream_infer.stream.processing import TP, OutgoingRecord
+from stream_infer.stream.processing import TP, Outgoing, OutgoingRecord, OutgoingRecords
 from stream_infer.stream.rekeying import Rekeying
 from stream_infer.stream.runtime import Runtime
 from stream_infer.stream.work import Work
@@ -34,7 +34,7 @@ class Conclusion:
         self._rekeyed = rekeyed
         self._wall_us = wall_us
 
-    def of(self, work: Work, folded: Folded, scored: Scored) -> dict[TP, list[OutgoingRecord]]:
+    def of(self, work: Work, folded: Folded, scored: Scored) -> dict[TP, list[Outgoing]]:
         """Join labels, count, and return what is to be published, by partition."""
         runtime, topology, parts = self._runtime, self._runtime.topology, work.parts
         now_us = self._wall_us()
@@ -58,21 +58,19 @@ class Conclusion:
             latency_ms,
         )
         keys, payloads = predictions.keys, predictions.encoded()
-        records = list(
-            map(OutgoingRecord, repeat(topology.output), map(str.encode, keys), payloads)
-        )
         published = choice(folded.emitted)
         degraded: Iterable[tuple[str, ...]] = predictions.degraded
         if published is not None:
             degraded = compress(degraded, published.tolist())
-        results: dict[TP, list[OutgoingRecord]] = {}
+        results: dict[TP, list[Outgoing]] = {}
         for part, own in zip(parts, of_parts, strict=True):
             if isinstance(part.owned, Owned):
                 part.owned.state.results.update(zip(keys[own], payloads[own], strict=True))
-            of_part = records[own]
+            of_part = list(map(str.encode, keys[own])), payloads[own]
             if published is not None:
-                of_part = list(compress(of_part, published[own].tolist()))
-            results[part.tp] = of_part
+                emitted = published[own].tolist()
+                of_part = list(compress(of_part[0], emitted)), list(compress(of_part[1], emitted))
+            results[part.tp] = [OutgoingRecords(topology.output, *of_part)]
         ages_s = chosen(predictions.age_s, published)
         self._counters.predicted(chosen(latency_ms, published), ages_s, degraded)
         self._add_outcomes(work, folded, pairs, results)
@@ -91,7 +89,7 @@ class Conclusion:
         work: Work,
         folded: Folded,
         pairs: Sequence[Joined],
-        results: Mapping[TP, list[OutgoingRecord]],
+        results: Mapping[TP, list[Outgoing]],
     ) -> None:
         if not pairs:
             return

@@ -10,7 +10,7 @@ from stream_infer.stream.group import Group
 from stream_infer.stream.kafka_tasks import Failed
 from stream_infer.stream.merging import Merging, together
 from stream_infer.stream.parcels import Packer
-from stream_infer.stream.processing import TP, Outcome, OutgoingRecord, PartitionsFenced
+from stream_infer.stream.processing import TP, Outcome, Outgoing, PartitionsFenced
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.transactional import check_transactions
 from stream_infer.stream.transactions import Transactions
@@ -81,7 +81,7 @@ class ExactlyOnce:
 
     async def submit(self, outcome: Outcome) -> Settle:
         """Let results join their partitions' next transactions."""
-        records: dict[TP, list[OutgoingRecord]] = {}
+        records: dict[TP, list[Outgoing]] = {}
         positions: dict[TP, dict[TP, int]] = {}
         for tp, results in outcome.results.items():
             records.setdefault(self._unit(tp), []).extend(results)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -15,8 +15,20 @@ from aiokafka.errors import (
 )
 
 from stream_infer.core.arrays import FEW
-from stream_infer.stream.partitioning import BATCH_OVERHEAD_BYTES, Partitioner, record_bytes
-from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
+from stream_infer.stream.framing import HEADER_BYTES, Lot, RecordBatch, frames
+from stream_infer.stream.partitioning import (
+    BATCH_OVERHEAD_BYTES,
+    Partitioner,
+    headers_bytes,
+    record_bytes,
+)
+from stream_infer.stream.processing import (
+    Outgoing,
+    OutgoingRecord,
+    OutgoingRecords,
+    RecordTooLarge,
+    one_by_one,
+)
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
@@ -26,11 +38,16 @@ class Parcel:
 
     __slots__ = ("future", "partition", "records", "topic")
 
-    def __init__(self, topic: str, partition: int, records: list[OutgoingRecord]) -> None:
+    def __init__(self, topic: str, partition: int, records: Lot) -> None:
         self.topic = topic
         self.partition = partition
         self.records = records
         self.future: asyncio.Future[Any] | None = None
+
+    @property
+    def outgoing(self) -> Sequence[Outgoing]:
+        """What is in it, to be sent by another one."""
+        return [self.records] if isinstance(self.records, OutgoingRecords) else self.records
 
     @property
     def error(self) -> BaseException | None:
@@ -76,56 +93,95 @@ class Packer:
         self._limits.update(topics)
 
     def pack(
-        self, records: Sequence[OutgoingRecord], partitions: Mapping[str, Sequence[int]]
+        self, outgoing: Iterable[Outgoing], partitions: Mapping[str, Sequence[int]]
     ) -> Delivery:
-        """Return the records as parcels; `partitions` are those of each topic, in order."""
-        groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
+        """Return records as parcels; `partitions` are those of each topic, in order."""
+        columns: dict[str, list[OutgoingRecords]] = {}
+        lists: dict[str, list[OutgoingRecord]] = {}
+        for item in outgoing:
+            if isinstance(item, OutgoingRecords):
+                columns.setdefault(item.topic, []).append(item)
+            else:
+                lists.setdefault(item.topic, []).append(item)
         refused: list[RecordTooLarge] = []
-        for topic, of_topic in groupby(records, attrgetter("topic")):
-            run, places = list(of_topic), partitions[topic]
-            limit = self._limits.get(topic, self._bytes_max)
-            found = self._together(run, limit, places) if len(run) > FEW else None
-            if found is None:  # few, or one of them is no ordinary result
-                found, too_large = self._one_by_one(run, limit, places)
-                refused += too_large
-            for partition, group in found.items():
-                groups.setdefault((topic, partition), []).extend(group)
-        return Delivery([Parcel(*tp, group) for tp, group in groups.items()], refused)
+        parcels: list[Parcel] = []
 
-    def _together(
-        self, records: list[OutgoingRecord], limit: int, places: Sequence[int]
-    ) -> dict[int, list[OutgoingRecord]] | None:
-        """Return many records by partition; None where one of them is not an ordinary result.
+        def add(topic: str, found: Mapping[int, Lot]) -> None:
+            parcels.extend(Parcel(topic, place, lot) for place, lot in found.items())
 
-        Ordinary ones have a key that decides, a value, no headers, and surely fit.
-        """
-        keys = [record.key for record in records if record.key is not None]
-        values = [record.value for record in records if record.value is not None]
-        if len(keys) < len(records) or len(values) < len(records):
-            return None
-        if any(map(attrgetter("headers"), records)):
-            return None
-        if set(map(attrgetter("partition"), records)) != {None}:
-            return None
-        if max(map(len, keys)) + max(map(len, values)) + BATCH_OVERHEAD_BYTES > limit:
-            return None
-        chosen = self._partitioner.hashes(keys) % len(places)
-        in_order = chosen.argsort(kind="stable")
-        ends = np.bincount(chosen, minlength=len(places)).cumsum().tolist()
-        sorted_records = list(map(records.__getitem__, in_order.tolist()))
+        for topic, parts in columns.items():
+            add(topic, self._columns(parts, self._limit(topic), partitions[topic], refused))
+        for topic, records in lists.items():
+            add(topic, self._lists(records, self._limit(topic), partitions[topic], refused))
+        return Delivery(parcels, refused)
+
+    def _limit(self, topic: str) -> int:
+        return self._limits.get(topic, self._bytes_max)
+
+    def _columns(
+        self,
+        parts: Sequence[OutgoingRecords],
+        limit: int,
+        places: Sequence[int],
+        refused: list[RecordTooLarge],
+    ) -> Mapping[int, Lot]:
+        """Return records of one topic by partition; one by one where one may be too large."""
+        keys = [key for part in parts for key in part.keys]
+        values = [value for part in parts for value in part.values]
+        if not _surely_fit(keys, values, limit):
+            return self._one_by_one(one_by_one(parts), limit, places, refused)
+        topic = parts[0].topic
         return {
-            place: sorted_records[start:end]
+            place: OutgoingRecords(topic, [keys[i] for i in own], [values[i] for i in own])
+            for place, own in self._chosen(keys, places).items()
+        }
+
+    def _lists(
+        self,
+        records: list[OutgoingRecord],
+        limit: int,
+        places: Sequence[int],
+        refused: list[RecordTooLarge],
+    ) -> Mapping[int, Lot]:
+        """Return records by partition; many at once where all are ordinary ones.
+
+        Ordinary ones have a key that decides, a value, and surely fit.
+        """
+        if len(records) > FEW:
+            keys = [record.key for record in records if record.key is not None]
+            values = [record.value for record in records if record.value is not None]
+            complete = len(keys) == len(values) == len(records)
+            headers = [record.headers for record in records if record.headers]
+            if (
+                complete
+                and set(map(attrgetter("partition"), records)) == {None}
+                and _surely_fit(keys, values, limit - max(map(headers_bytes, headers), default=0))
+            ):
+                chosen = self._chosen(keys, places)
+                return {place: [records[i] for i in own] for place, own in chosen.items()}
+        return self._one_by_one(records, limit, places, refused)
+
+    def _chosen(self, keys: Sequence[bytes], places: Sequence[int]) -> dict[int, list[int]]:
+        """Return the numbers of the keys of each partition that has some."""
+        chosen = self._partitioner.hashes(keys) % len(places)
+        in_order = chosen.argsort(kind="stable").tolist()
+        ends = np.bincount(chosen, minlength=len(places)).cumsum().tolist()
+        return {
+            place: in_order[start:end]
             for place, (start, end) in zip(places, pairwise([0, *ends]), strict=True)
             if end > start
         }
 
     def _one_by_one(
-        self, records: Sequence[OutgoingRecord], limit: int, places: Sequence[int]
-    ) -> tuple[dict[int, list[OutgoingRecord]], list[RecordTooLarge]]:
-        """Return records by partition, and those that are too large."""
+        self,
+        records: Sequence[OutgoingRecord],
+        limit: int,
+        places: Sequence[int],
+        refused: list[RecordTooLarge],
+    ) -> dict[int, Lot]:
+        """Return records by partition without those that are too large."""
         choose = self._partitioner.partition
         found: dict[int, list[OutgoingRecord]] = {}
-        refused: list[RecordTooLarge] = []
         for record in records:
             if (size := record_bytes(record)) > limit:
                 refused.append(RecordTooLarge(record, size, limit))
@@ -134,7 +190,7 @@ class Packer:
             if partition is None:
                 partition = choose(record.key, places)
             found.setdefault(partition, []).append(record)
-        return found, refused
+        return {**found}
 
     def cut(self, delivery: Delivery) -> None:
         """Halve the parcels that Kafka found too large; refuse those of a single record."""
@@ -147,8 +203,8 @@ class Packer:
                 for part in (parcel.records[:half], parcel.records[half:]):
                     parcels.append(Parcel(parcel.topic, parcel.partition, part))
             else:
-                record = parcel.records[0]
-                limit = self._limits.get(record.topic, self._bytes_max)
+                (record,) = one_by_one(parcel.outgoing)
+                limit = self._limit(record.topic)
                 delivery.refused.append(RecordTooLarge(record, record_bytes(record), limit))
         delivery.parcels = parcels
 
@@ -159,30 +215,31 @@ def retrieve(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def batches(producer: Any, parcel: Parcel) -> Iterator[tuple[Parcel, Any]]:
-    """Fill record batches in order; usually one holds all."""
-    records = parcel.records
-    start = 0
-    while start < len(records):
-        builder = producer.create_batch()
-        stop = _fill(builder, records, start)
-        builder.close()
-        yield Parcel(parcel.topic, parcel.partition, records[start:stop]), builder
-        start = stop
+def _surely_fit(keys: Sequence[bytes], values: Sequence[bytes], limit: int) -> bool:
+    longest = max(map(len, keys), default=0) + max(map(len, values), default=0)
+    return longest + BATCH_OVERHEAD_BYTES <= limit
 
 
-def _fill(builder: Any, records: list[OutgoingRecord], start: int) -> int:
-    """Append records from `start` on while they fit, at least one; return where it stopped."""
-    # Past aiokafka's own `append`, which costs as much again as what it calls.
-    append = builder._builder.append
-    now_ms = time.time_ns() // 1_000_000
-    for place in range(start, len(records)):
-        record = records[place]
-        headers = list(record.headers) if record.headers else _NO_HEADERS
-        if append(place - start, now_ms, record.key, record.value, headers) is None:
-            break
-        builder._relative_offset += 1
-    return start + int(builder._relative_offset)
+class Batches:
+    """Frames parcels as record batches of `bytes_max` at most."""
 
+    def __init__(self, bytes_max: int, compression: str | None, *, transactional: bool) -> None:
+        self._bytes_max = bytes_max
+        self._compression = compression
+        self._transactional = transactional
 
-_NO_HEADERS: list[tuple[str, bytes]] = []
+    def of(self, parcel: Parcel) -> Iterator[tuple[Parcel, RecordBatch]]:
+        """Return batches in order, with what is in each; usually one holds all."""
+        now_ms = time.time_ns() // 1_000_000
+        left = parcel.records
+        while len(left):
+            framed, count = frames(left, self._bytes_max - HEADER_BYTES)
+            batch = RecordBatch(
+                framed,
+                count,
+                now_ms,
+                compression=self._compression,
+                transactional=self._transactional,
+            )
+            yield Parcel(parcel.topic, parcel.partition, left[:count]), batch
+            left = left[count:]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from aiokafka.partitioner import murmur2
 
 from stream_infer.core.arrays import FEW, Ints
-from stream_infer.stream.processing import OutgoingRecord
+from stream_infer.stream.processing import Headers, OutgoingRecord
 
 BATCH_OVERHEAD_BYTES = 61 + 32
 """Header of a record batch, and the most that a lone record needs besides its fields."""
@@ -93,6 +93,9 @@ def murmur2_of(keys: Sequence[bytes]) -> npt.NDArray[np.uint32]:
 def record_bytes(record: OutgoingRecord) -> int:
     """Return the most that a record takes in a batch of its own, uncompressed."""
     size = len(record.key or b"") + len(record.value or b"") + BATCH_OVERHEAD_BYTES
-    if record.headers:
-        size += sum(len(name.encode()) + len(value) + 10 for name, value in record.headers)
-    return size
+    return size + headers_bytes(record.headers) if record.headers else size
+
+
+def headers_bytes(headers: Headers) -> int:
+    """Return the most that headers take."""
+    return sum(len(name.encode()) + len(value) + 10 for name, value in headers)

@@ -2,16 +2,21 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 
 from stream_infer.stream.processing import TP, ConsumerRecord
 
+_KEY: Callable[[ConsumerRecord], bytes | None] = attrgetter("key")
+_VALUE: Callable[[ConsumerRecord], bytes | None] = attrgetter("value")
 Batch = dict[TP, list[ConsumerRecord]]
 
 
 def size_bytes(records: Sequence[ConsumerRecord]) -> int:
     """Return the bytes of keys and values."""
-    return sum(len(r.value or b"") + len(r.key or b"") for r in records)
+    found = chain(map(_VALUE, records), map(_KEY, records))
+    return sum(map(len, filter(None, found)))
 
 
 class Pickup:

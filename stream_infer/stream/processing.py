@@ -1,6 +1,7 @@
 """The seam between the Faust shell and what a topology does with its records."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -67,6 +68,35 @@ class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
     partition: int | None = None
 
 
+class OutgoingRecords(msgspec.Struct, frozen=True):
+    """Records of one topic as columns of one length: the keys decide, and there are no headers."""
+
+    topic: str
+    keys: list[bytes]
+    values: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, part: slice) -> "OutgoingRecords":
+        return OutgoingRecords(self.topic, self.keys[part], self.values[part])
+
+    def objects(self) -> list[OutgoingRecord]:
+        """Return them one by one."""
+        return list(map(OutgoingRecord, repeat(self.topic), self.keys, self.values))
+
+
+Outgoing = OutgoingRecord | OutgoingRecords
+
+
+def one_by_one(outgoing: Iterable[Outgoing]) -> list[OutgoingRecord]:
+    """Return the records of all columns, and those between them, in order."""
+    found: list[OutgoingRecord] = []
+    for item in outgoing:
+        found += item.objects() if isinstance(item, OutgoingRecords) else [item]
+    return found
+
+
 Records = Mapping[TP, Sequence[ConsumerRecord]]
 Ahead = Callable[[], Records | None]
 """Takes the batch that will come next, None where there is none yet."""
@@ -75,13 +105,13 @@ Ahead = Callable[[], Records | None]
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a batch: by partition, records to send and the next offset to consume."""
 
-    results: Mapping[TP, Sequence[OutgoingRecord]]
+    results: Mapping[TP, Sequence[Outgoing]]
     positions: Mapping[TP, int]
 
     @property
-    def records(self) -> list[OutgoingRecord]:
-        """The records of all partitions."""
-        return [record for records in self.results.values() for record in records]
+    def outgoing(self) -> list[Outgoing]:
+        """What is to be sent of all partitions."""
+        return [item for items in self.results.values() for item in items]
 
 
 class RecordTooLarge(StreamInferError):  # noqa: N818

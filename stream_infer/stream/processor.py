@@ -34,6 +34,7 @@ from stream_infer.stream.processing import (
     TP,
     Ahead,
     Outcome,
+    Outgoing,
     OutgoingRecord,
     Records,
     RecordTooLarge,
@@ -143,7 +144,7 @@ class TopologyProcessor:
         laps.end("fold")
         scores = await self._score([item.vectors for item in folded], laps, ahead)
         laps.end("models")
-        results: dict[TP, list[OutgoingRecord]] = {}
+        results: dict[TP, list[Outgoing]] = {}
         positions: dict[TP, int] = {}
         for work, item, scored in zip(works, folded, scores, strict=True):
             results |= self._conclusion.of(work, item, scored)

@@ -11,9 +11,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from stream_infer.stream.counters import StreamCounters
+from stream_infer.stream.framing import RecordBatch
 from stream_infer.stream.kafka_tasks import Failed, watch_producer
-from stream_infer.stream.parcels import TOO_LARGE, Delivery, Packer, Parcel, batches, retrieve
-from stream_infer.stream.processing import OutgoingRecord, RecordTooLarge
+from stream_infer.stream.parcels import TOO_LARGE, Batches, Delivery, Packer, Parcel, retrieve
+from stream_infer.stream.processing import Outgoing, RecordTooLarge
 from stream_infer.stream.retry import GaveUp, persist
 from stream_infer.stream.settings import StreamSettings
 
@@ -43,6 +44,9 @@ class ResultProducer:
         self._settings = settings
         self._counters = counters
         self._packer = Packer(settings.message_bytes_max)
+        self._batches = Batches(
+            settings.result_batch_bytes_max, settings.compression, transactional=False
+        )
         self._failed = failed
         self._client_id = client_id
         self._producer: Any = None
@@ -72,13 +76,13 @@ class ResultProducer:
         producer, self._producer = self._producer, None
         await close_producer(producer)
 
-    async def submit(self, records: Iterable[OutgoingRecord]) -> Delivery:
+    async def submit(self, outgoing: Iterable[Outgoing]) -> Delivery:
         """Queue records in their order; returns before they are acknowledged.
 
         Waits while earlier batches of the same partitions are queued. Raises GaveUp once stopped.
         """
         async with self._order:
-            delivery = await self._parcels(records)
+            delivery = await self._parcels(outgoing)
             if delivery.parcels:
                 self._outstanding.append(delivery)
                 await self._send(delivery)
@@ -141,11 +145,11 @@ class ResultProducer:
             await self.start()
         return self._producer
 
-    async def _parcels(self, records: Iterable[OutgoingRecord]) -> Delivery:
-        records = list(records)
-        topics = dict.fromkeys(map(attrgetter("topic"), records))
+    async def _parcels(self, outgoing: Iterable[Outgoing]) -> Delivery:
+        outgoing = list(outgoing)
+        topics = dict.fromkeys(map(attrgetter("topic"), outgoing))
         partitions = {topic: await self._partitions(topic) for topic in topics}
-        return self._packer.pack(records, partitions)
+        return self._packer.pack(outgoing, partitions)
 
     async def _partitions(self, topic: str) -> list[int]:
         async def known() -> list[int]:
@@ -164,18 +168,18 @@ class ResultProducer:
         """Queue the batches of what is not delivered."""
         producer = await self._connected()
         parcels: list[Parcel] = []
-        unsent: list[tuple[Parcel, Any]] = []
+        unsent: list[tuple[Parcel, RecordBatch]] = []
         for parcel in delivery.parcels:
             if parcel.delivered:
                 parcels.append(parcel)
             else:
-                unsent.extend(batches(producer, parcel))
+                unsent.extend(self._batches.of(parcel))
         delivery.parcels = parcels + [parcel for parcel, _ in unsent]
-        for parcel, builder in unsent:
+        for parcel, batch in unsent:
             while True:
                 try:
                     parcel.future = await producer.send_batch(
-                        builder, parcel.topic, partition=parcel.partition
+                        batch, parcel.topic, partition=parcel.partition
                     )
                 except KafkaTimeoutError:  # the queue is still full: nothing was sent, no hole
                     log.warning(

@@ -15,8 +15,8 @@ from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.delivering import Replace
 from stream_infer.stream.group import Group
 from stream_infer.stream.kafka_tasks import Failed, watch_producer
-from stream_infer.stream.parcels import TOO_LARGE, Delivery, Packer, Parcel, batches, retrieve
-from stream_infer.stream.processing import TP, OutgoingRecord, PartitionsFenced
+from stream_infer.stream.parcels import TOO_LARGE, Batches, Delivery, Packer, Parcel, retrieve
+from stream_infer.stream.processing import TP, Outgoing, OutgoingRecord, PartitionsFenced
 from stream_infer.stream.producer import close_producer
 from stream_infer.stream.retry import GaveUp, persist
 from stream_infer.stream.settings import StreamSettings
@@ -29,7 +29,7 @@ ABORT_MAX_S = 1.0
 class _Share(NamedTuple):
     """One micro-batch's part in a transaction."""
 
-    records: Sequence[OutgoingRecord]
+    records: Sequence[Outgoing]
     positions: Mapping[TP, int]
     committed: asyncio.Future[None]
 
@@ -59,6 +59,9 @@ class Transactions:
         self._transactional_id = transactional_id
         self._topics = topics
         self._packer = packer
+        self._batches = Batches(
+            settings.result_batch_bytes_max, settings.compression, transactional=True
+        )
         self._replace = replace
         self._group = group
         self._group_id = group_id
@@ -87,9 +90,7 @@ class Transactions:
         """Return the committed offset, 0 where there is none."""
         return self._committed.get(tp) or 0
 
-    def add(
-        self, records: Sequence[OutgoingRecord], positions: Mapping[TP, int]
-    ) -> asyncio.Future[None]:
+    def add(self, records: Sequence[Outgoing], positions: Mapping[TP, int]) -> asyncio.Future[None]:
         """Let records and offsets be committed together.
 
         The future raises PartitionsFenced when somebody else delivers by now, or this is closed.
@@ -197,9 +198,7 @@ class Transactions:
         self._producer = producer
         return done
 
-    async def _pack(
-        self, producer: TransactionalProducer, records: Sequence[OutgoingRecord]
-    ) -> Delivery:
+    async def _pack(self, producer: TransactionalProducer, records: Sequence[Outgoing]) -> Delivery:
         partitions = {topic: sorted(await producer.partitions_for(topic)) for topic in self._topics}
         delivery = self._packer.pack(records, partitions)
         self._replace_refused(delivery, partitions)
@@ -228,10 +227,8 @@ class Transactions:
         await producer.begin_transaction()
         parcels: list[Parcel] = []
         for parcel in delivery.parcels:
-            for part, builder in batches(producer, parcel):
-                part.future = await producer.send_batch(
-                    builder, part.topic, partition=part.partition
-                )
+            for part, batch in self._batches.of(parcel):
+                part.future = await producer.send_batch(batch, part.topic, partition=part.partition)
                 part.future.add_done_callback(retrieve)
                 parcels.append(part)
         delivery.parcels = parcels

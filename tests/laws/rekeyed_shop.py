@@ -30,7 +30,7 @@ from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
 from stream_infer.stream.partitioning import Partitioner
-from stream_infer.stream.processing import TP, OutgoingRecord
+from stream_infer.stream.processing import TP, OutgoingRecord, one_by_one
 from stream_infer.stream.processor import TopologyProcessor
 from stream_infer.stream.rekeyed import RekeyedStage
 from stream_infer.stream.rekeying import Rekeying
@@ -173,7 +173,8 @@ class TwoStages:
         outcome = await self.processor.process(batch)
         self.positions.update(outcome.positions)
         if delivered:
-            for records in outcome.results.values():
+            for outgoing in outcome.results.values():
+                records = one_by_one(outgoing)
                 self.sent.extend(records)
                 self.broker.append(records)
         if delivered and acknowledged:

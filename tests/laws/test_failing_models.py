@@ -19,7 +19,7 @@ from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
 from stream_infer.stream.failures import FailureLog
-from stream_infer.stream.processing import TP
+from stream_infer.stream.processing import TP, one_by_one
 from stream_infer.stream.processor import TopologyProcessor
 from tests.laws.shop import Blocks, LogMaker, Record, as_records, shop_runtime, shop_topology
 
@@ -66,7 +66,7 @@ class Worker:
         await self.processor.store()
         return [
             msgspec.json.decode(record.value)
-            for record in outcome.records
+            for record in one_by_one(outcome.outgoing)
             if record.topic == self.topology.output and record.value is not None
         ]
 

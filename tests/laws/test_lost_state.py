@@ -13,7 +13,7 @@ from stream_infer.core.state import Snapshot, StoredRows
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
-from stream_infer.stream.processing import TP, PartitionsFenced
+from stream_infer.stream.processing import TP, PartitionsFenced, one_by_one
 from stream_infer.stream.processor import TopologyProcessor
 from tests.laws.shop import LogMaker, Record, as_records, shop_runtime, shop_topology
 
@@ -85,7 +85,7 @@ async def test_predictions_do_not_change_when_the_store_is_set_back(
             processor.acknowledged(outcome.positions)
             await processor.store()
             await processor.store()
-            for record in outcome.records:
+            for record in one_by_one(outcome.outgoing):
                 said = msgspec.json.decode(record.value)
                 if "scores" in said:
                     scores[said["prediction_id"].rpartition(":")[2]] = said["scores"]

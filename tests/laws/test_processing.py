@@ -15,7 +15,7 @@ from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.commands import Commands
 from stream_infer.store.state import StateStore
-from stream_infer.stream.processing import TP, OutgoingRecord, RecordTooLarge
+from stream_infer.stream.processing import TP, OutgoingRecord, RecordTooLarge, one_by_one
 from stream_infer.stream.processor import TopologyProcessor
 from stream_infer.stream.runtime import Runtime
 from tests.laws.shop import LogMaker, Record, as_records, shop_runtime, shop_topology
@@ -48,7 +48,7 @@ class Worker:
 
     async def consume(self, records: list[Record], *, acknowledge: bool = True) -> None:
         outcome = await self.processor.process({self.tp: records})
-        self.sent.extend(outcome.records)
+        self.sent.extend(one_by_one(outcome.outgoing))
         if acknowledge:
             self.processor.acknowledged(outcome.positions)
             await self.processor.store()

@@ -13,7 +13,7 @@ from stream_infer.core.topology import Topology
 from stream_infer.monitoring.counters import TopologyCounters
 from stream_infer.settings import Settings
 from stream_infer.store.state import StateStore
-from stream_infer.stream.processing import TP, MergedRecords, OutgoingRecord
+from stream_infer.stream.processing import TP, MergedRecords, OutgoingRecord, one_by_one
 from stream_infer.stream.processor import TopologyProcessor
 from tests.laws.oracle import Fact, answers
 from tests.laws.shop import shop_runtime
@@ -51,7 +51,7 @@ class Worker:
 
     async def consume(self, records: MergedRecords, *, acknowledge: bool = True) -> None:
         outcome = await self.processor.process({self.tps[0]: records})
-        self.sent.extend(outcome.records)
+        self.sent.extend(one_by_one(outcome.outgoing))
         if acknowledge:
             self.processor.acknowledged(outcome.positions)
             await self.processor.store()

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from redis.asyncio import Redis
 
-from stream_infer.stream.processing import TP, OutgoingRecord
+from stream_infer.stream.processing import TP, OutgoingRecord, one_by_one
 from stream_infer.stream.work import Work
 from tests.laws.shop import LogMaker, as_records, shop_runtime, shop_topology
 from tests.laws.test_processing import Worker
@@ -41,7 +41,7 @@ async def test_partitions_worked_on_together_do_not_see_each_other(
             for part in parts:
                 outcome = await worker.processor.process(part)
                 for tp, records in outcome.results.items():
-                    sent[tp] += records
+                    sent[tp] += one_by_one(records)
                 worker.processor.acknowledged(outcome.positions)
                 await worker.processor.store()
         await worker.processor.revoke(tps)

@@ -15,7 +15,7 @@ from stream_infer.settings import Settings
 from stream_infer.store.connection import connect
 from stream_infer.store.embedded import EmbeddedRedis
 from stream_infer.store.state import StateStore
-from stream_infer.stream.processing import TP
+from stream_infer.stream.processing import TP, one_by_one
 from stream_infer.stream.processor import TopologyProcessor
 from tests.laws.shop import LogMaker, as_records, shop_runtime, shop_topology
 from tests.laws.test_processing import Worker, stored
@@ -228,7 +228,7 @@ async def test_batch_of_several_partitions_may_be_whole_in_part(
     await eventually(lambda: len(processor.readable_again()) == 2)
     await processor.assign(tps[:1], {tps[0]: 50})
     both = await processor.process({tps[0]: logs[tps[0]], tps[1]: logs[tps[1]][50:]})
-    flagged = [STATE_UNAVAILABLE in (r.value or b"").decode() for r in both.records]
+    flagged = [STATE_UNAVAILABLE in (r.value or b"").decode() for r in one_by_one(both.outgoing)]
     assert any(flagged)
     assert not all(flagged)
     assert processor.readable_again() == {tps[1]}

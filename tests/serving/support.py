@@ -24,7 +24,7 @@ from stream_infer.settings import Settings
 from stream_infer.store.connection import connect
 from stream_infer.store.state import StateStore
 from stream_infer.stream.partitioning import Partitioner
-from stream_infer.stream.processing import TP, OutgoingRecord
+from stream_infer.stream.processing import TP, OutgoingRecord, one_by_one
 from stream_infer.stream.processor import TopologyProcessor
 from stream_infer.stream.runtime import Runtime
 from tests.laws.shop import T0_US, Record, shop_runtime, shop_topology
@@ -133,7 +133,7 @@ async def consume(
     await processor.store()
     await processor.revoke(tps)
     await redis.aclose()
-    return list(outcome.records)
+    return one_by_one(outcome.outgoing)
 
 
 class ThreadedServer:

@@ -1,0 +1,214 @@
+"""Record batches as Kafka keeps them (format 2), framed for all of their records at once.
+
+aiokafka appends one record after the other, and sums up every byte by tables. Here numpy says how
+long each record is, all pieces are joined in one call, and the processor has an instruction for the
+sum. The format: https://kafka.apache.org/documentation/#recordbatch
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import chain, repeat
+from struct import Struct
+
+import numpy as np
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
+from google_crc32c import extend, value
+
+from stream_infer.core.arrays import FEW, Ints
+from stream_infer.stream.processing import Headers, OutgoingRecord, OutgoingRecords
+
+_FRONT = Struct(">qiibI")  # first offset, length, leader epoch, format, sum of what follows
+_REST = Struct(">hiqqqhii")  # attributes, last offset, 2 times, producer, epoch, sequence, count
+HEADER_BYTES = _FRONT.size + _REST.size
+_FORMAT, _TRANSACTIONAL, _NO_EPOCH = 2, 0x10, -1
+_AFTER_LENGTH = 12
+"""How many bytes of a batch its length does not count."""
+_CODECS: dict[str | None, tuple[int, Callable[[bytes], bytes]]] = {
+    None: (0, bytes),
+    "gzip": (1, gzip_encode),
+    "snappy": (2, snappy_encode),
+    "lz4": (3, lz4_encode),
+    "zstd": (4, zstd_encode),
+}
+_NOTHING = b"\x01"
+"""The length of what is null: -1."""
+_NO_HEADERS = b"\0"
+_NO_TIME = b"\0\0"
+"""A record's attributes, of which there are none, and its time after the first one's."""
+_TABLE = 16_384
+
+
+Lot = Sequence[OutgoingRecord] | OutgoingRecords
+
+
+class RecordBatch:
+    """A batch to be sent; aiokafka takes it for what its `create_batch` makes.
+
+    `records` are those of `frames`; `now_ms` is the time of all.
+    """
+
+    def __init__(
+        self,
+        records: bytes,
+        count: int,
+        now_ms: int,
+        *,
+        compression: str | None,
+        transactional: bool,
+    ) -> None:
+        self._records = records
+        self._count = count
+        self._now_ms = now_ms
+        self._compression = compression
+        self._transactional = transactional
+        self._producer = (-1, -1, 0)
+        self._built: bytes | None = None
+
+    def close(self) -> None:
+        """Nothing: it takes no further records."""
+
+    def closed(self) -> bool:
+        """Whether no record can be added."""
+        return True
+
+    def record_count(self) -> int:
+        """Return the number of records."""
+        return self._count
+
+    def _set_producer_state(self, producer_id: int, epoch: int, sequence: int) -> None:
+        self._producer = producer_id, epoch, sequence
+
+    def _build(self) -> bytes:
+        if self._built is None:
+            codec, compress = _CODECS[self._compression]
+            records, self._records = compress(self._records), b""
+            attributes = codec | (_TRANSACTIONAL if self._transactional else 0)
+            times = self._now_ms, self._now_ms
+            rest = _REST.pack(attributes, self._count - 1, *times, *self._producer, self._count)
+            length = HEADER_BYTES + len(records) - _AFTER_LENGTH
+            front = _FRONT.pack(0, length, _NO_EPOCH, _FORMAT, extend(value(rest), records))
+            self._built = b"".join((front, rest, records))
+        return self._built
+
+
+def frames(records: Lot, bytes_max: int) -> tuple[bytes, int]:
+    """Return the bytes within a batch of the first records, and how many records these are.
+
+    As many as fit into `bytes_max` uncompressed, and at least one.
+    """
+    if isinstance(records, OutgoingRecords):
+        return _framed(records.keys, records.values, [], bytes_max)
+    if len(records) <= FEW:
+        return _few(records, bytes_max)
+    keys = [record.key for record in records]
+    values = [record.value for record in records]
+    tails: Sequence[bytes] = []
+    if any(record.headers for record in records):
+        tails = [_tail(record.headers) for record in records]
+    return _framed(keys, values, tails, bytes_max)
+
+
+def _few(records: Sequence[OutgoingRecord], bytes_max: int) -> tuple[bytes, int]:
+    found: list[bytes] = []
+    size = 0
+    for offset, record in enumerate(records):
+        frame = _frame(offset, record)
+        size += len(frame)
+        if found and size > bytes_max:
+            break
+        found.append(frame)
+    return b"".join(found), len(found)
+
+
+def _frame(offset: int, record: OutgoingRecord) -> bytes:
+    tail = _tail(record.headers) if record.headers else _NO_HEADERS
+    body = b"".join((_NO_TIME, varint(offset), _field(record.key), _field(record.value), tail))
+    return varint(len(body)) + body
+
+
+def _framed(
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
+    tails: Sequence[bytes],
+    bytes_max: int,
+) -> tuple[bytes, int]:
+    """Return `frames` of columns; without `tails`, no record has headers."""
+    count = len(keys)
+    key_lengths, keys, bodies = _fields(keys)
+    value_lengths, values, values_bytes = _fields(values)
+    bodies += values_bytes
+    bodies += _varint_bytes(np.arange(count))
+    bodies += np.fromiter(map(len, tails), np.int64, count) if tails else len(_NO_HEADERS)
+    bodies += len(_NO_TIME)
+    sizes = bodies + _varint_bytes(bodies)
+    if sizes.sum() > bytes_max:
+        count = max(int(sizes.cumsum().searchsorted(bytes_max, "right")), 1)
+    pieces = zip(
+        _varints(bodies[:count].tolist()),
+        _varints(range(count), _NO_TIME),
+        key_lengths,
+        keys,
+        value_lengths,
+        values,
+        tails or repeat(_NO_HEADERS),
+        strict=False,  # The first ends them all.
+    )
+    return b"".join(chain.from_iterable(pieces)), count
+
+
+def _fields(
+    texts: Sequence[bytes | None],
+) -> tuple[Sequence[bytes], Sequence[bytes], Ints]:
+    """Return lengths as they are written, what follows them, and how many bytes both are."""
+    try:
+        lengths = list(map(len, texts))  # type: ignore[arg-type]
+    except TypeError:  # from a null
+        written = [_NOTHING if text is None else varint(len(text)) for text in texts]
+        present = [text or b"" for text in texts]
+        both = np.array([list(map(len, written)), list(map(len, present))], np.int64)
+        return written, present, both.sum(axis=0)
+    counted = np.array(lengths, np.int64)
+    return _varints(lengths), texts, counted + _varint_bytes(counted)  # type: ignore[return-value]
+
+
+def _tail(headers: Headers) -> bytes:
+    fields = [_field(part) for name, text in headers for part in (name.encode(), text)]
+    return varint(len(headers)) + b"".join(fields)
+
+
+def _field(text: bytes | None) -> bytes:
+    return _NOTHING if text is None else varint(len(text)) + text
+
+
+def varint(number: int) -> bytes:
+    """Return a number of 0 or more as Kafka writes integers of varying length.
+
+    >>> [varint(number).hex() for number in (0, 63, 64, 8192)]
+    ['00', '7e', '8001', '808001']
+    """
+    rest, found = number << 1, bytearray()
+    while rest > 0x7F:
+        found.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    found.append(rest)
+    return bytes(found)
+
+
+def _varints(numbers: Sequence[int], before: bytes = b"") -> Sequence[bytes]:
+    """Return `varint` of each, after the same bytes."""
+    if max(numbers, default=0) < _TABLE:
+        return list(map(_table(before).__getitem__, numbers))
+    return [before + varint(number) for number in numbers]
+
+
+@cache
+def _table(before: bytes) -> list[bytes]:
+    return [before + varint(number) for number in range(_TABLE)]
+
+
+def _varint_bytes(numbers: Ints) -> Ints:
+    """Return how many bytes `varint` gives for each."""
+    counts = np.ones(len(numbers), np.int64)
+    for bits in (6, 13, 20, 27):
+        counts += numbers >> bits > 0
+    return counts
