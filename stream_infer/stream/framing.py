@@ -96,10 +96,11 @@ def frames(records: Lot, bytes_max: int) -> tuple[bytes, int]:
 
     As many as fit into `bytes_max` uncompressed, and at least one.
     """
+    if len(records) <= FEW:
+        few = records.objects() if isinstance(records, OutgoingRecords) else records
+        return _few(few, bytes_max)
     if isinstance(records, OutgoingRecords):
         return _framed(records.keys, records.values, [], bytes_max)
-    if len(records) <= FEW:
-        return _few(records, bytes_max)
     keys = [record.key for record in records]
     values = [record.value for record in records]
     tails: Sequence[bytes] = []
@@ -186,6 +187,12 @@ def varint(number: int) -> bytes:
     >>> [varint(number).hex() for number in (0, 63, 64, 8192)]
     ['00', '7e', '8001', '808001']
     """
+    if number < _TABLE:
+        return _table(b"")[number]
+    return _varint(number)
+
+
+def _varint(number: int) -> bytes:
     rest, found = number << 1, bytearray()
     while rest > 0x7F:
         found.append(rest & 0x7F | 0x80)
@@ -203,7 +210,7 @@ def _varints(numbers: Sequence[int], before: bytes = b"") -> Sequence[bytes]:
 
 @cache
 def _table(before: bytes) -> list[bytes]:
-    return [before + varint(number) for number in range(_TABLE)]
+    return [before + _varint(number) for number in range(_TABLE)]
 
 
 def _varint_bytes(numbers: Ints) -> Ints:

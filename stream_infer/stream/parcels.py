@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from stream_infer.stream.processing import (
     OutgoingRecord,
     OutgoingRecords,
     RecordTooLarge,
+    count,
     one_by_one,
 )
 
@@ -93,73 +93,64 @@ class Packer:
         self._limits.update(topics)
 
     def pack(
-        self, outgoing: Iterable[Outgoing], partitions: Mapping[str, Sequence[int]]
+        self, outgoing: Sequence[Outgoing], partitions: Mapping[str, Sequence[int]]
     ) -> Delivery:
         """Return records as parcels; `partitions` are those of each topic, in order."""
+        delivery = Delivery([], [])
         columns: dict[str, list[OutgoingRecords]] = {}
         lists: dict[str, list[OutgoingRecord]] = {}
+        if count(outgoing) <= FEW:
+            self._one_by_one(one_by_one(outgoing), partitions, delivery)
+            return delivery
         for item in outgoing:
             if isinstance(item, OutgoingRecords):
                 columns.setdefault(item.topic, []).append(item)
             else:
                 lists.setdefault(item.topic, []).append(item)
-        refused: list[RecordTooLarge] = []
-        parcels: list[Parcel] = []
-
-        def add(topic: str, found: Mapping[int, Lot]) -> None:
-            parcels.extend(Parcel(topic, place, lot) for place, lot in found.items())
-
-        for topic, parts in columns.items():
-            add(topic, self._columns(parts, self._limit(topic), partitions[topic], refused))
-        for topic, records in lists.items():
-            add(topic, self._lists(records, self._limit(topic), partitions[topic], refused))
-        return Delivery(parcels, refused)
-
-    def _limit(self, topic: str) -> int:
-        return self._limits.get(topic, self._bytes_max)
+        for parts in columns.values():
+            self._columns(parts, partitions, delivery)
+        for records in lists.values():
+            self._list(records, partitions, delivery)
+        return delivery
 
     def _columns(
         self,
         parts: Sequence[OutgoingRecords],
-        limit: int,
-        places: Sequence[int],
-        refused: list[RecordTooLarge],
-    ) -> Mapping[int, Lot]:
-        """Return records of one topic by partition; one by one where one may be too large."""
+        partitions: Mapping[str, Sequence[int]],
+        delivery: Delivery,
+    ) -> None:
+        """Add records of one topic; one by one where one may be too large."""
+        topic = parts[0].topic
         keys = [key for part in parts for key in part.keys]
         values = [value for part in parts for value in part.values]
-        if not _surely_fit(keys, values, limit):
-            return self._one_by_one(one_by_one(parts), limit, places, refused)
-        topic = parts[0].topic
-        return {
-            place: OutgoingRecords(topic, [keys[i] for i in own], [values[i] for i in own])
-            for place, own in self._chosen(keys, places).items()
-        }
+        if not _surely_fit(keys, values, self._limit(topic)):
+            self._one_by_one(one_by_one(parts), partitions, delivery)
+            return
+        for place, own in self._chosen(keys, partitions[topic]).items():
+            lot = OutgoingRecords(topic, [keys[i] for i in own], [values[i] for i in own])
+            delivery.parcels.append(Parcel(topic, place, lot))
 
-    def _lists(
+    def _list(
         self,
-        records: list[OutgoingRecord],
-        limit: int,
-        places: Sequence[int],
-        refused: list[RecordTooLarge],
-    ) -> Mapping[int, Lot]:
-        """Return records by partition; many at once where all are ordinary ones.
+        records: Sequence[OutgoingRecord],
+        partitions: Mapping[str, Sequence[int]],
+        delivery: Delivery,
+    ) -> None:
+        """Add records of one topic; one by one where not all are ordinary ones.
 
         Ordinary ones have a key that decides, a value, and surely fit.
         """
-        if len(records) > FEW:
-            keys = [record.key for record in records if record.key is not None]
-            values = [record.value for record in records if record.value is not None]
-            complete = len(keys) == len(values) == len(records)
-            headers = [record.headers for record in records if record.headers]
-            if (
-                complete
-                and set(map(attrgetter("partition"), records)) == {None}
-                and _surely_fit(keys, values, limit - max(map(headers_bytes, headers), default=0))
-            ):
-                chosen = self._chosen(keys, places)
-                return {place: [records[i] for i in own] for place, own in chosen.items()}
-        return self._one_by_one(records, limit, places, refused)
+        topic = records[0].topic
+        keys = [record.key for record in records if record.key is not None]
+        values = [record.value for record in records if record.value is not None]
+        complete = len(keys) == len(values) == len(records)
+        decided = all(record.partition is None for record in records)
+        longest = max((headers_bytes(r.headers) for r in records if r.headers), default=0)
+        if not (complete and decided and _surely_fit(keys, values, self._limit(topic) - longest)):
+            self._one_by_one(records, partitions, delivery)
+            return
+        for place, own in self._chosen(keys, partitions[topic]).items():
+            delivery.parcels.append(Parcel(topic, place, [records[i] for i in own]))
 
     def _chosen(self, keys: Sequence[bytes], places: Sequence[int]) -> dict[int, list[int]]:
         """Return the numbers of the keys of each partition that has some."""
@@ -175,22 +166,24 @@ class Packer:
     def _one_by_one(
         self,
         records: Sequence[OutgoingRecord],
-        limit: int,
-        places: Sequence[int],
-        refused: list[RecordTooLarge],
-    ) -> dict[int, Lot]:
-        """Return records by partition without those that are too large."""
+        partitions: Mapping[str, Sequence[int]],
+        delivery: Delivery,
+    ) -> None:
+        """Add records that are not too large."""
         choose = self._partitioner.partition
-        found: dict[int, list[OutgoingRecord]] = {}
+        found: dict[tuple[str, int], list[OutgoingRecord]] = {}
         for record in records:
+            topic, partition, limit = record.topic, record.partition, self._limit(record.topic)
             if (size := record_bytes(record)) > limit:
-                refused.append(RecordTooLarge(record, size, limit))
+                delivery.refused.append(RecordTooLarge(record, size, limit))
                 continue
-            partition = record.partition
             if partition is None:
-                partition = choose(record.key, places)
-            found.setdefault(partition, []).append(record)
-        return {**found}
+                partition = choose(record.key, partitions[topic])
+            found.setdefault((topic, partition), []).append(record)
+        delivery.parcels += [Parcel(*tp, own) for tp, own in found.items()]
+
+    def _limit(self, topic: str) -> int:
+        return self._limits.get(topic, self._bytes_max)
 
     def cut(self, delivery: Delivery) -> None:
         """Halve the parcels that Kafka found too large; refuse those of a single record."""
@@ -233,13 +226,13 @@ class Batches:
         now_ms = time.time_ns() // 1_000_000
         left = parcel.records
         while len(left):
-            framed, count = frames(left, self._bytes_max - HEADER_BYTES)
+            framed, records = frames(left, self._bytes_max - HEADER_BYTES)
             batch = RecordBatch(
                 framed,
-                count,
+                records,
                 now_ms,
                 compression=self._compression,
                 transactional=self._transactional,
             )
-            yield Parcel(parcel.topic, parcel.partition, left[:count]), batch
-            left = left[count:]
+            yield Parcel(parcel.topic, parcel.partition, left[:records]), batch
+            left = left[records:]

@@ -89,6 +89,11 @@ class OutgoingRecords(msgspec.Struct, frozen=True):
 Outgoing = OutgoingRecord | OutgoingRecords
 
 
+def count(outgoing: Iterable[Outgoing]) -> int:
+    """Return the number of records."""
+    return sum(len(item) if isinstance(item, OutgoingRecords) else 1 for item in outgoing)
+
+
 def one_by_one(outgoing: Iterable[Outgoing]) -> list[OutgoingRecord]:
     """Return the records of all columns, and those between them, in order."""
     found: list[OutgoingRecord] = []
