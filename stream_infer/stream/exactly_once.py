@@ -17,6 +17,8 @@ from stream_infer.stream.transactions import Transactions
 
 SMALL_BATCHES_MAX = 64
 """Micro-batches that may wait together for their partitions' next transactions."""
+LARGE_BATCHES = 2
+"""How many times as many full micro-batches as without transactions may be on their way."""
 
 
 class ExactlyOnce:
@@ -38,10 +40,11 @@ class ExactlyOnce:
         counters: StreamCounters,
         failed: Failed,
     ) -> None:
-        # Transactions take longer than acknowledgements: several small batches share one.
+        # Transactions take longer than acknowledgements: several small batches share one, and
+        # with a backlog each of their requests waits for a large one to be processed.
         self.room = Room(
             max(SMALL_BATCHES_MAX, settings.in_flight_batches_max),
-            settings.in_flight_batches_max * settings.batch_records_max,
+            LARGE_BATCHES * settings.in_flight_batches_max * settings.batch_records_max,
         )
         self._merging = merging
         self._group_id = group_id

@@ -13,7 +13,7 @@ from onnx import helper
 
 from stream_infer.models import sessions
 from stream_infer.models.calling import TimedCaller
-from stream_infer.models.forest import LEAVES_MAX, Trees, plant
+from stream_infer.models.forest import LEAVES_MAX, Trees, _Column, _Places, plant
 from stream_infer.models.forest_file import read_forest
 from stream_infer.models.sessions import FOREST_ROWS_MIN, OnnxModel
 from stream_infer.training.export import (
@@ -76,6 +76,36 @@ def test_scores_are_those_of_the_runtime_to_the_bit(seed, sizes, constant, basel
     forest = read_forest(content)
     asked = np.array(rows, np.float32)
     assert forest(asked).tobytes() == by_the_runtime(content, asked).tobytes()
+
+
+anything = st.floats(width=32, allow_nan=False)
+close = st.floats(1.0, 1.0000100135803223, width=32)
+
+
+@settings(deadline=None)
+@given(
+    thresholds=st.lists(
+        st.lists(anything | close, min_size=1, max_size=60), min_size=1, max_size=3
+    ),
+    others=st.lists(anything | close, max_size=9),
+)
+def test_a_place_is_the_number_of_thresholds_below_a_value(thresholds, others):
+    """However close they are, or far apart; also at and next to them."""
+    of_features = [np.unique(np.array(own, np.float32)) for own in thresholds]
+    columns = [
+        _Column(2 * number, own, np.zeros((len(own) + 2, 1), np.uint32))
+        for number, own in enumerate(of_features)
+    ]
+    at = np.concatenate([*of_features, np.array([*others, np.inf, -np.inf], np.float32)])
+    with np.errstate(over="ignore"):
+        values = np.concatenate([at, np.nextafter(at, np.float32(np.inf)), -at])
+    rows = np.repeat(values[:, np.newaxis], 2 * len(columns), axis=1)
+    found = _Places(columns).of(np.vstack([rows, np.full_like(rows[:1], np.nan)]))
+    start = 0
+    for own, places in zip(of_features, found, strict=True):
+        wanted = [*(start + own.searchsorted(values)).tolist(), start + len(own) + 1]
+        assert places.tolist() == wanted
+        start += len(own) + 2
 
 
 def test_many_rows_are_scored_in_pieces():

@@ -1,5 +1,6 @@
 """Dead letters keep the record; keys go where Kafka's own partitioner puts them; sizes hold."""
 
+from itertools import groupby
 from operator import attrgetter
 from types import SimpleNamespace
 
@@ -22,7 +23,13 @@ from stream_infer.stream.partitioning import (
     murmur2_of,
     record_bytes,
 )
-from stream_infer.stream.processing import TP, OutgoingRecord
+from stream_infer.stream.processing import (
+    TP,
+    Outgoing,
+    OutgoingRecord,
+    OutgoingRecords,
+    one_by_one,
+)
 from stream_infer.stream.settings import StreamSettings
 
 optional_bytes = st.none() | st.binary(max_size=50)
@@ -167,19 +174,38 @@ def by_topic(records: list[OutgoingRecord]) -> list[OutgoingRecord]:
     return sorted(records, key=attrgetter("topic"))
 
 
+def as_columns(records: list[OutgoingRecord]) -> list[Outgoing]:
+    """Put runs of one topic together, where all are as columns have them."""
+    found: list[Outgoing] = []
+    for topic, run in groupby(records, attrgetter("topic")):
+        items = list(run)
+        if all(r.key is not None and r.value is not None for r in items) and not any(
+            r.headers or r.partition is not None for r in items
+        ):
+            found.append(OutgoingRecords(topic, [r.key for r in items], [r.value for r in items]))
+        else:
+            found += items
+    return found
+
+
 @settings(deadline=None)
 @given(
     st.lists(ordinary, min_size=2 * FEW + 1, max_size=3 * FEW).map(by_topic)
     | st.lists(ordinary | any_record, min_size=2 * FEW + 1, max_size=3 * FEW).map(by_topic)
     | st.lists(ordinary | any_record, max_size=10),
     st.sampled_from([1_000_000, BATCH_OVERHEAD_BYTES + 22]),
+    st.booleans(),
 )
-def test_records_packed_together_are_those_packed_one_by_one(records, limit):
+def test_records_packed_together_are_those_packed_one_by_one(records, limit, columns):
     partitions = {"a": [0, 1, 2, 3], "b": [0, 2, 5]}
-    found = Packer(limit).pack(records, partitions)
+    outgoing = as_columns(records) if columns else records
+    assert one_by_one(outgoing) == records
+    if len(records) > FEW:  # Columns are sent before single records.
+        outgoing = sorted(outgoing, key=lambda item: isinstance(item, OutgoingRecord))
+    found = Packer(limit).pack(outgoing, partitions)
     wanted: dict[tuple[str, int], list[OutgoingRecord]] = {}
     choose, refused = Partitioner().partition, []
-    for record in records:
+    for record in one_by_one(outgoing):
         if record_bytes(record) > limit:
             refused.append(record)
             continue
@@ -187,8 +213,13 @@ def test_records_packed_together_are_those_packed_one_by_one(records, limit):
         if place is None:
             place = choose(record.key, partitions[record.topic])
         wanted.setdefault((record.topic, place), []).append(record)
-    assert {(p.topic, p.partition): p.records for p in found.parcels} == wanted
-    assert [error.record for error in found.refused] == refused
+    packed: dict[tuple[str, int], list[OutgoingRecord]] = {}
+    for parcel in found.parcels:
+        own = packed.setdefault((parcel.topic, parcel.partition), [])
+        own += one_by_one(parcel.outgoing)
+    assert packed == wanted
+    found_refused = [error.record for error in found.refused]
+    assert sorted(map(repr, found_refused)) == sorted(map(repr, refused))
 
 
 def test_what_is_remembered_of_keys_stays_bounded():
