@@ -7,7 +7,7 @@ sum. The format: https://kafka.apache.org/documentation/#recordbatch
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain, repeat
+from itertools import chain
 from struct import Struct
 
 import numpy as np
@@ -144,17 +144,16 @@ def _framed(
     sizes = bodies + _varint_bytes(bodies)
     if sizes.sum() > bytes_max:
         count = max(int(sizes.cumsum().searchsorted(bytes_max, "right")), 1)
-    pieces = zip(
-        _varints(bodies[:count].tolist()),
-        _varints(range(count), _NO_TIME),
-        key_lengths,
-        keys,
-        value_lengths,
-        values,
-        tails or repeat(_NO_HEADERS),
-        strict=False,  # The first ends them all.
-    )
-    return b"".join(chain.from_iterable(pieces)), count
+    # Without headers, a record's last byte is put together with the next one's first.
+    lengths = _varints(bodies[:count], before=b"" if tails else _NO_HEADERS)
+    columns = [lengths, _offsets(count), key_lengths, keys, value_lengths, values]
+    if tails:
+        columns.append(tails)
+    pieces = list(chain.from_iterable(zip(*columns, strict=False)))  # The first ends them all.
+    if not tails:
+        pieces[0] = pieces[0].removeprefix(_NO_HEADERS)
+        pieces.append(_NO_HEADERS)
+    return b"".join(pieces), count
 
 
 def _fields(
@@ -162,14 +161,14 @@ def _fields(
 ) -> tuple[Sequence[bytes], Sequence[bytes], Ints]:
     """Return lengths as they are written, what follows them, and how many bytes both are."""
     try:
-        lengths = list(map(len, texts))  # type: ignore[arg-type]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))  # type: ignore[arg-type]
     except TypeError:  # from a null
         written = [_NOTHING if text is None else varint(len(text)) for text in texts]
         present = [text or b"" for text in texts]
         both = np.array([list(map(len, written)), list(map(len, present))], np.int64)
         return written, present, both.sum(axis=0)
-    counted = np.array(lengths, np.int64)
-    return _varints(lengths), texts, counted + _varint_bytes(counted)  # type: ignore[return-value]
+    written = _varints(lengths)
+    return written, texts, lengths + _varint_bytes(lengths)  # type: ignore[return-value]
 
 
 def _tail(headers: Headers) -> bytes:
@@ -201,11 +200,18 @@ def _varint(number: int) -> bytes:
     return bytes(found)
 
 
-def _varints(numbers: Sequence[int], before: bytes = b"") -> Sequence[bytes]:
+def _varints(numbers: Ints, before: bytes = b"") -> list[bytes]:
     """Return `varint` of each, after the same bytes."""
-    if max(numbers, default=0) < _TABLE:
-        return list(map(_table(before).__getitem__, numbers))
-    return [before + varint(number) for number in numbers]
+    if numbers.max(initial=0) < _TABLE:
+        return list(map(_table(before).__getitem__, numbers.tolist()))
+    return [before + varint(number) for number in numbers.tolist()]
+
+
+def _offsets(count: int) -> list[bytes]:
+    """Return what says where in the batch each of its records is, and that it has no time."""
+    if count <= _TABLE:
+        return _table(_NO_TIME)[:count]
+    return [_NO_TIME + varint(offset) for offset in range(count)]
 
 
 @cache
