@@ -5,7 +5,7 @@ long each record is, all pieces are joined in one call, and the processor has an
 sum. The format: https://kafka.apache.org/documentation/#recordbatch
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from struct import Struct
@@ -81,7 +81,10 @@ class RecordBatch:
     def _build(self) -> bytes:
         if self._built is None:
             codec, compress = _CODECS[self._compression]
-            records, self._records = compress(self._records), b""
+            plain, self._records = self._records, b""
+            records = compress(plain)
+            if len(records) >= len(plain):  # As it is, it is surely not too large.
+                codec, records = 0, plain
             attributes = codec | (_TRANSACTIONAL if self._transactional else 0)
             times = self._now_ms, self._now_ms
             rest = _REST.pack(attributes, self._count - 1, *times, *self._producer, self._count)
@@ -91,34 +94,36 @@ class RecordBatch:
         return self._built
 
 
-def frames(records: Lot, bytes_max: int) -> tuple[bytes, int]:
-    """Return the bytes within a batch of the first records, and how many records these are.
+def frames(records: Lot, bytes_max: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the bytes within a batch of as many records as fit into `bytes_max`, and their number.
 
-    As many as fit into `bytes_max` uncompressed, and at least one.
+    In order and uncompressed; at least one record is in each.
     """
     if len(records) <= FEW:
         few = records.objects() if isinstance(records, OutgoingRecords) else records
-        return _few(few, bytes_max)
-    if isinstance(records, OutgoingRecords):
-        return _framed(records.keys, records.values, [], bytes_max)
-    keys = [record.key for record in records]
-    values = [record.value for record in records]
-    tails: Sequence[bytes] = []
-    if any(record.headers for record in records):
-        tails = [_tail(record.headers) for record in records]
-    return _framed(keys, values, tails, bytes_max)
+        yield from _few(few, bytes_max)
+    elif isinstance(records, OutgoingRecords):
+        yield from _many(records.keys, records.values, [], bytes_max)
+    else:
+        tails: list[bytes] = []
+        if any(record.headers for record in records):
+            tails = [_tail(record.headers) for record in records]
+        keys, values = [r.key for r in records], [r.value for r in records]
+        yield from _many(keys, values, tails, bytes_max)
 
 
-def _few(records: Sequence[OutgoingRecord], bytes_max: int) -> tuple[bytes, int]:
+def _few(records: Sequence[OutgoingRecord], bytes_max: int) -> Iterator[tuple[bytes, int]]:
     found: list[bytes] = []
     size = 0
-    for offset, record in enumerate(records):
-        frame = _frame(offset, record)
-        size += len(frame)
-        if found and size > bytes_max:
-            break
+    for record in records:
+        frame = _frame(len(found), record)
+        if found and size + len(frame) > bytes_max:
+            yield b"".join(found), len(found)
+            found, size, frame = [], 0, _frame(0, record)
         found.append(frame)
-    return b"".join(found), len(found)
+        size += len(frame)
+    if found:
+        yield b"".join(found), len(found)
 
 
 def _frame(offset: int, record: OutgoingRecord) -> bytes:
@@ -127,33 +132,35 @@ def _frame(offset: int, record: OutgoingRecord) -> bytes:
     return varint(len(body)) + body
 
 
-def _framed(
+def _many(
     keys: Sequence[bytes | None],
     values: Sequence[bytes | None],
     tails: Sequence[bytes],
     bytes_max: int,
-) -> tuple[bytes, int]:
-    """Return `frames` of columns; without `tails`, no record has headers."""
-    count = len(keys)
-    key_lengths, keys, bodies = _fields(keys)
+) -> Iterator[tuple[bytes, int]]:
+    """Yield `frames` of columns; without `tails`, no record has headers."""
+    key_lengths, keys, fixed = _fields(keys)
     value_lengths, values, values_bytes = _fields(values)
-    bodies += values_bytes
-    bodies += _varint_bytes(np.arange(count))
-    bodies += np.fromiter(map(len, tails), np.int64, count) if tails else len(_NO_HEADERS)
-    bodies += len(_NO_TIME)
-    sizes = bodies + _varint_bytes(bodies)
-    if sizes.sum() > bytes_max:
-        count = max(int(sizes.cumsum().searchsorted(bytes_max, "right")), 1)
-    # Without headers, a record's last byte is put together with the next one's first.
-    lengths = _varints(bodies[:count], before=b"" if tails else _NO_HEADERS)
-    columns = [lengths, _offsets(count), key_lengths, keys, value_lengths, values]
-    if tails:
-        columns.append(tails)
-    pieces = list(chain.from_iterable(zip(*columns, strict=False)))  # The first ends them all.
-    if not tails:
-        pieces[0] = pieces[0].removeprefix(_NO_HEADERS)
-        pieces.append(_NO_HEADERS)
-    return b"".join(pieces), count
+    fixed += values_bytes
+    fixed += np.fromiter(map(len, tails), np.int64, len(keys)) if tails else len(_NO_HEADERS)
+    fixed += len(_NO_TIME)
+    rest = [key_lengths, keys, value_lengths, values, *([tails] if tails else [])]
+    start = 0
+    while start < len(keys):
+        # No record takes less than what is known of its bytes: the batch ends before these do.
+        known = fixed[start : start + bytes_max // int(fixed.min()) + 1]
+        bodies = known + _varint_bytes(np.arange(len(known)))
+        ends = (bodies + _varint_bytes(bodies)).cumsum()
+        count = max(int(ends.searchsorted(bytes_max, "right")), 1)
+        # Without headers, a record's last byte is put together with the next one's first.
+        lengths = _varints(bodies[:count], before=b"" if tails else _NO_HEADERS)
+        columns = [column[start : start + count] for column in rest]
+        pieces = list(chain.from_iterable(zip(lengths, _offsets(count), *columns, strict=True)))
+        if not tails:
+            pieces[0] = pieces[0].removeprefix(_NO_HEADERS)
+            pieces.append(_NO_HEADERS)
+        yield b"".join(pieces), count
+        start += count
 
 
 def _fields(

@@ -46,7 +46,7 @@ class Parcel:
 
     @property
     def outgoing(self) -> Sequence[Outgoing]:
-        """What is in it, to be sent by another one."""
+        """Its records, as `Packer.pack` takes them."""
         return [self.records] if isinstance(self.records, OutgoingRecords) else self.records
 
     @property
@@ -95,7 +95,10 @@ class Packer:
     def pack(
         self, outgoing: Sequence[Outgoing], partitions: Mapping[str, Sequence[int]]
     ) -> Delivery:
-        """Return records as parcels; `partitions` are those of each topic, in order."""
+        """Return records as parcels; `partitions` are those of each topic, in order.
+
+        Many records keep their order within a partition among columns, and among single records.
+        """
         delivery = Delivery([], [])
         columns: dict[str, list[OutgoingRecords]] = {}
         lists: dict[str, list[OutgoingRecord]] = {}
@@ -224,9 +227,8 @@ class Batches:
     def of(self, parcel: Parcel) -> Iterator[tuple[Parcel, RecordBatch]]:
         """Return batches in order, with what is in each; usually one holds all."""
         now_ms = time.time_ns() // 1_000_000
-        left = parcel.records
-        while len(left):
-            framed, records = frames(left, self._bytes_max - HEADER_BYTES)
+        start = 0
+        for framed, records in frames(parcel.records, self._bytes_max - HEADER_BYTES):
             batch = RecordBatch(
                 framed,
                 records,
@@ -234,5 +236,6 @@ class Batches:
                 compression=self._compression,
                 transactional=self._transactional,
             )
-            yield Parcel(parcel.topic, parcel.partition, left[:records]), batch
-            left = left[records:]
+            part = parcel.records[start : start + records]
+            yield Parcel(parcel.topic, parcel.partition, part), batch
+            start += records

@@ -97,5 +97,5 @@ def record_bytes(record: OutgoingRecord) -> int:
 
 
 def headers_bytes(headers: Headers) -> int:
-    """Return the most that headers take."""
-    return sum(len(name.encode()) + len(value) + 10 for name, value in headers)
+    """Return the most that headers take; a value may be null, in spite of its type."""
+    return sum(len(name.encode()) + len(value or b"") + 10 for name, value in headers)

@@ -125,7 +125,6 @@ class ResultProducer:
             enable_idempotence=True,
             acks="all",
             linger_ms=0,
-            max_batch_size=settings.result_batch_bytes_max,
             compression_type=settings.compression,
             request_timeout_ms=int(settings.request_timeout_s * 1000),
         )

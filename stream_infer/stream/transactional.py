@@ -26,7 +26,6 @@ class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]
             transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
             acks="all",
             linger_ms=0,
-            max_batch_size=settings.result_batch_bytes_max,
             compression_type=settings.compression,
             request_timeout_ms=int(settings.request_timeout_s * 1000),
         )

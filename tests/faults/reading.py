@@ -41,6 +41,7 @@ def read_topic(broker: str, topic: str) -> list[Any]:
             assert time.monotonic() < deadline_s, f"{topic}: partitions {unread} cannot be read"
             for message in consumer.consume(1_000, 0.1):
                 assert message.error() is None, message.error()
+                deadline_s = time.monotonic() + TRANSACTIONS_MAX_S
                 if message.offset() < ends[message.partition()]:
                     found.append(message)
             places = consumer.position([p for p in parts if p.partition in unread])

@@ -164,7 +164,9 @@ any_record = st.builds(
     st.sampled_from(["a", "b"]),
     optional_bytes,
     optional_bytes,
-    st.lists(st.tuples(st.text(max_size=4), st.binary(max_size=4)), max_size=1).map(tuple),
+    st.lists(st.tuples(st.text(max_size=4), st.none() | st.binary(max_size=4)), max_size=1).map(
+        tuple
+    ),
     st.none() | st.integers(0, 2),
 )
 
