@@ -12,6 +12,7 @@ from struct import Struct
 
 import numpy as np
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
+from aiokafka.record.util import encode_varint
 from google_crc32c import extend, value
 
 from stream_infer.core.arrays import FEW, Ints
@@ -36,7 +37,6 @@ _NO_HEADERS = b"\0"
 _NO_TIME = b"\0\0"
 """A record's attributes, of which there are none, and its time after the first one's."""
 _TABLE = 16_384
-
 
 Lot = Sequence[OutgoingRecord] | OutgoingRecords
 
@@ -145,10 +145,11 @@ def _many(
     fixed += np.fromiter(map(len, tails), np.int64, len(keys)) if tails else len(_NO_HEADERS)
     fixed += len(_NO_TIME)
     rest = [key_lengths, keys, value_lengths, values, *([tails] if tails else [])]
+    # No record takes less than what is known of its bytes: a batch ends before so many do.
+    most = bytes_max // int(fixed.min()) + 1
     start = 0
     while start < len(keys):
-        # No record takes less than what is known of its bytes: the batch ends before these do.
-        known = fixed[start : start + bytes_max // int(fixed.min()) + 1]
+        known = fixed[start : start + most]
         bodies = known + _varint_bytes(np.arange(len(known)))
         ends = (bodies + _varint_bytes(bodies)).cumsum()
         count = max(int(ends.searchsorted(bytes_max, "right")), 1)
@@ -199,11 +200,8 @@ def varint(number: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    rest, found = number << 1, bytearray()
-    while rest > 0x7F:
-        found.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    found.append(rest)
+    found = bytearray()
+    encode_varint(number, found.append)
     return bytes(found)
 
 
