@@ -220,8 +220,7 @@ def test_records_packed_together_are_those_packed_one_by_one(records, limit, col
         own = packed.setdefault((parcel.topic, parcel.partition), [])
         own += one_by_one(parcel.outgoing)
     assert packed == wanted
-    found_refused = [error.record for error in found.refused]
-    assert sorted(map(repr, found_refused)) == sorted(map(repr, refused))
+    assert [error.record for error in found.refused] == refused
 
 
 def test_what_is_remembered_of_keys_stays_bounded():
