@@ -77,6 +77,10 @@ class Connection:
         while self._waiting:
             self._read()
 
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+
     def _read(self, flags: int = 0) -> None:
         found = self._socket.recv(1 << 16, flags)
         if not found:
@@ -122,6 +126,7 @@ def main() -> int:
         connection.hear()
     for connection in connections.values():
         connection.hear_all()
+        connection.close()
     behind_ms = float(np.percentile(behind_us, 99)) / 1e3
     print(json.dumps({"sent": count, "start_us": start_us, "behind_p99_ms": behind_ms}))
     return 0
@@ -203,7 +208,7 @@ def record_batch(records: Sequence[tuple[int, bytes, bytes]]) -> bytes:
 def produce_request(topic: str, parts: Sequence[tuple[int, bytes]]) -> bytes:
     """Return the bytes of a request for record batches, by partition."""
     request = ProduceRequest_v7(None, _ACKS, _TIMEOUT_MS, [(topic, list(parts))])
-    data = request.build_request_header(0, "benchmark").encode() + request.encode()
+    data: bytes = request.build_request_header(0, "benchmark").encode() + request.encode()
     return len(data).to_bytes(_SIZE_BYTES, "big") + data
 
 

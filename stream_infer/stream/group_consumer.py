@@ -19,6 +19,7 @@ from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
+from stream_infer.stream.fetching import Fetching
 from stream_infer.stream.kafka_tasks import watch_consumer
 from stream_infer.stream.membership import watch_membership
 from stream_infer.stream.processing import TP
@@ -76,9 +77,16 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     logger = faust_log
     Worker = _InLoop
 
-    def __init__(self, *args: Any, on_fetched: Callable[[], None], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        on_fetched: Callable[[], None],
+        wanting: Callable[[], Awaitable[object]],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs, thread_loop=asyncio.get_event_loop())
         self._on_fetched = on_fetched
+        self._wanting = wanting
         self._asked: set[asyncio.Future[Any]] = set()
         self._ended = False
 
@@ -121,16 +129,8 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _listen(self, fetcher: Fetcher) -> None:
         """Have what is fetched handed over, a record batch at a time."""
-        fetch: Callable[..., Awaitable[bool]] = fetcher._proc_fetch_request
-
-        async def fetch_and_hand_over(*arguments: Any) -> bool:
-            brought = await fetch(*arguments)
-            if brought:
-                self._on_fetched()
-            return brought
-
         fetcher._records = _ByBatch(fetcher._records)
-        fetcher._proc_fetch_request = fetch_and_hand_over
+        fetcher._proc_fetch_request = Fetching(fetcher, self._on_fetched, self._wanting).run
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         settings: StreamSettings = self.app.stream_settings
@@ -196,11 +196,6 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             raise ConsumerStoppedError(ENDED) from None
         finally:
             self._asked.discard(future)
-
-    def pace(self, min_bytes: int, max_wait_ms: int) -> None:
-        """Set how long the broker may gather records for a fetch, from the next fetch on."""
-        fetcher = self._ensure_consumer()._fetcher
-        fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = min_bytes, max_wait_ms
 
     def touch(self) -> None:
         """Tell the group that the worker lives, whether or not it draws anything now."""

@@ -102,6 +102,8 @@ class MergingPickup:
         self._changed = asyncio.Event()
         self._roomy = asyncio.Event()
         self._roomy.set()
+        self.wanting = asyncio.Event()
+        """As that of `Pickup`."""
 
     def open(self, tp: TP, position: int) -> None:
         """Accept records of a partition from an offset on."""
@@ -157,6 +159,7 @@ class MergingPickup:
     async def take(self) -> Batch:
         """Wait for records whose turn it is; return all of them, up to the caps of a batch."""
         while not (batch := self.ready()):
+            self.wanting.set()
             self._changed.clear()
             timeout_s = self._retry_s - self._monotonic_s()
             with contextlib.suppress(TimeoutError):

@@ -23,8 +23,6 @@ from stream_infer.stream.storing import Storing
 from stream_infer.stream.tasks import Tasks, bounded
 from stream_infer.stream.watermark import Watermark
 
-TURNS_TO_FETCH = 3
-"""Turns of the event loop from the arrival of a fetch until the next one is on its way."""
 T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
 
@@ -164,7 +162,7 @@ class Ownership:
         counters, room = self._counters, self._delivering.room
         while not self._closing.is_set():
             await room.wait()
-            taken = self._ahead or await self._next()
+            taken = self._ahead or self._taken(await self.pickup.take())
             self._ahead = None
             self._busy = True
             counters.batches += 1
@@ -181,13 +179,6 @@ class Ownership:
             counters.in_flight_batches += 1
             counters.last_progress_s = time.monotonic()
             self._in_flight.put_nowait(item)
-
-    async def _next(self) -> _Taken:
-        """Wait for records; let the next fetch go out before these keep the loop busy."""
-        taken = self._taken(await self.pickup.take())
-        for _ in range(TURNS_TO_FETCH):
-            await asyncio.sleep(0)
-        return taken
 
     def _taken(self, batch: Batch) -> _Taken:
         return _Taken(batch, {tp: self._partitions.marks[tp] for tp in self._together(batch)})
@@ -216,6 +207,7 @@ class Ownership:
                 batch = {tp: records for tp, records in batch.items() if tp not in lost}
                 continue
             submitted_s = time.monotonic()
+            self.pickup.wanting.set()
             settle = await self._delivering.submit(outcome)
             failpoint("submitted")
             tickets = [

@@ -43,6 +43,8 @@ class Pickup:
         self._filled = asyncio.Event()
         self._roomy = asyncio.Event()
         self._roomy.set()
+        self.wanting = asyncio.Event()
+        """To be set when whoever takes could do with more; here, where there is nothing to take."""
         self.records = 0
         self.bytes = 0
 
@@ -93,6 +95,7 @@ class Pickup:
     async def take(self) -> Batch:
         """Wait for records; return all that wait, up to the caps of a batch."""
         while not self._chunks:
+            self.wanting.set()
             await self._filled.wait()
         return self.ready()
 

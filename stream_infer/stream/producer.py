@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.framing import RecordBatch
+from stream_infer.stream.idempotent import IdempotentProducer
 from stream_infer.stream.kafka_tasks import Failed, watch_producer
 from stream_infer.stream.parcels import TOO_LARGE, Batches, Delivery, Packer, Parcel, retrieve
 from stream_infer.stream.processing import Outgoing, RecordTooLarge
@@ -21,9 +21,6 @@ from stream_infer.stream.settings import StreamSettings
 log = logging.getLogger("stream_infer.stream")
 
 STOP_TIMEOUT_S = 5.0
-TURNS_TO_SEND = 3
-"""Turns of the event loop until what is queued has been written to Kafka's socket: results would
-else lie there while the next micro-batch is begun."""
 
 
 class ResultProducer:
@@ -79,15 +76,14 @@ class ResultProducer:
     async def submit(self, outgoing: Iterable[Outgoing]) -> Delivery:
         """Queue records in their order; returns before they are acknowledged.
 
-        Waits while earlier batches of the same partitions are queued. Raises GaveUp once stopped.
+        Raises GaveUp once stopped.
         """
         async with self._order:
             delivery = await self._parcels(outgoing)
             if delivery.parcels:
                 self._outstanding.append(delivery)
                 await self._send(delivery)
-                for _ in range(TURNS_TO_SEND):
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)  # The loop writes to sockets between its turns.
             return delivery
 
     async def settle(self, delivery: Delivery) -> list[RecordTooLarge]:
@@ -118,16 +114,7 @@ class ResultProducer:
             await close_producer(producer, timeout_s=0.1)
 
     async def _connect(self) -> Any:
-        settings = self._settings
-        producer = AIOKafkaProducer(
-            bootstrap_servers=settings.bootstrap,
-            client_id=self._client_id,
-            enable_idempotence=True,
-            acks="all",
-            linger_ms=0,
-            compression_type=settings.compression,
-            request_timeout_ms=int(settings.request_timeout_s * 1000),
-        )
+        producer = IdempotentProducer(self._settings, self._client_id)
         try:
             await producer.start()
         except BaseException:
@@ -175,28 +162,13 @@ class ResultProducer:
                 unsent.extend(self._batches.of(parcel))
         delivery.parcels = parcels + [parcel for parcel, _ in unsent]
         for parcel, batch in unsent:
-            while True:
-                try:
-                    parcel.future = await producer.send_batch(
-                        batch, parcel.topic, partition=parcel.partition
-                    )
-                except KafkaTimeoutError:  # the queue is still full: nothing was sent, no hole
-                    log.warning(
-                        "Kafka has not accepted results for %s partition %d for %.0f s; waiting",
-                        parcel.topic,
-                        parcel.partition,
-                        self._settings.request_timeout_s,
-                    )
-                    if self._stopping.is_set():
-                        raise GaveUp("the producer is stopped") from None
-                except MemoryError:
-                    raise
-                except Exception as error:  # the parcel's missing future tells settle() to repair
-                    log.debug("queueing for %s failed: %r", parcel.topic, error)
-                    return
-                else:
-                    parcel.future.add_done_callback(retrieve)
-                    break
+            try:
+                parcel.future = producer.queue(batch, parcel.topic, parcel.partition)
+            except KafkaError as error:  # the parcel's missing future tells settle() to repair
+                log.debug("queueing for %s failed: %r", parcel.topic, error)
+                return
+            parcel.future.add_done_callback(retrieve)
+        producer.send_queued()
 
     async def _repair(self, delivery: Delivery, failed: Sequence[Parcel]) -> None:
         """Cut or refuse what is too large, then send again all that is not acknowledged."""

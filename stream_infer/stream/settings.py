@@ -19,9 +19,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "merge_idle_ms": (0, 600_000),
     "fetch_max_wait_ms": (1, 30_000),
     "fetch_min_bytes": (1, 1 << 26),
-    "paced_fetch_max_wait_ms": (1, 1_000),
-    "paced_fetch_min_bytes": (1, 1 << 26),
-    "paced_above_records_per_s": (1.0, 1e9),
     "fetch_partition_bytes_max": (1_024, 1 << 30),
     "drain_timeout_s": (0.1, 600.0),
     "retry_delay_min_s": (0.001, 60.0),
@@ -71,9 +68,6 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     fetch_max_wait_ms: int = 500
     fetch_min_bytes: int = 1
-    paced_above_records_per_s: float = 4_000.0
-    paced_fetch_max_wait_ms: int = 4
-    paced_fetch_min_bytes: int = 1 << 20
     fetch_partition_bytes_max: int = 4 << 20
 
     drain_timeout_s: float = 10.0

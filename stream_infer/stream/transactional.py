@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTransactionTimeout, KafkaError
 
 from stream_infer.core.errors import SettingsError
+from stream_infer.stream.idempotent import sender_of
 from stream_infer.stream.producer import close_producer
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.transaction_sender import Offsets, PromptSender, failed
@@ -29,15 +30,7 @@ class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]
             compression_type=settings.compression,
             request_timeout_ms=int(settings.request_timeout_s * 1000),
         )
-        known = self._sender
-        self._sender: PromptSender = PromptSender(
-            self.client,
-            acks=-1,
-            txn_manager=self._txn_manager,
-            message_accumulator=self._message_accumulator,
-            retry_backoff_ms=known._retry_backoff * 1000,
-            request_timeout_ms=known._request_timeout_ms,
-        )
+        self._sender: PromptSender = sender_of(self, PromptSender)
 
     async def begin_transaction(self) -> None:
         """Begin; a started producer has its identity."""

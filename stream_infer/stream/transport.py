@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -15,7 +14,6 @@ from faust.transport.drivers import aiokafka as driver
 from stream_infer.stream.commits import CommitResult
 from stream_infer.stream.group_consumer import GroupConsumer, faust_log
 from stream_infer.stream.merging import AnyPickup
-from stream_infer.stream.pacing import Pacer
 from stream_infer.stream.processing import TP
 from stream_infer.stream.settings import StreamSettings
 
@@ -24,6 +22,9 @@ log = logging.getLogger("stream_infer.stream")
 POLL_TIMEOUT_S = 1.0
 UNREADY_POLL_TIMEOUT_S = 0.02
 """What was fetched of a partition that is not open yet is looked at again so soon."""
+
+WANTING_MAX_S = 0.1
+"""What is fetched while work stands still shows how far behind it is."""
 
 
 class Worker(Protocol):
@@ -53,14 +54,18 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        settings: StreamSettings = self.app.stream_settings
-        self._pacer = Pacer(settings, time.monotonic())
         self._ends: dict[TP, int] = {}
         self._left = asyncio.Event()
         self._failure: Exception | None = None
 
     def _new_consumer_thread(self) -> GroupConsumer:
-        return GroupConsumer(self, loop=self.loop, beacon=self.beacon, on_fetched=self._hand_over)
+        return GroupConsumer(
+            self,
+            loop=self.loop,
+            beacon=self.beacon,
+            on_fetched=self._hand_over,
+            wanting=self._wanting,
+        )
 
     # -- fetching
 
@@ -86,20 +91,38 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         if waits:
             self._left.set()
 
+    async def _wanting(self) -> None:
+        """Wait until the app could do with more, unless half a micro-batch waits or nothing does.
+
+        The next fetch then brings all that came while the last one's records were worked on, which
+        would else wait for the micro-batch after the next. With a backlog, it is fetched ahead.
+        """
+        pickup: AnyPickup | None = self.app.pickup
+        if pickup is None:
+            return
+        settings: StreamSettings = self.app.stream_settings
+        records, size = pickup.waiting
+        records_few, bytes_few = settings.batch_records_max / 2, settings.batch_bytes_max / 2
+        if not (0 < records < records_few and size < bytes_few):
+            return
+        pickup.wanting.clear()
+        anyway = self.loop.call_later(WANTING_MAX_S, pickup.wanting.set)
+        try:
+            await pickup.wanting.wait()
+        finally:
+            anyway.cancel()
+
     def _take(self) -> bool:
         """Let the app have what was fetched; return whether some of it has to wait."""
         app: Worker = self.app
         pickup = app.pickup
         if pickup is None or self.should_stop or not self.flow_active:
             return True
-        count, records_max = 0, app.stream_settings.batch_records_max
+        records_max = app.stream_settings.batch_records_max
         while pickup.has_room and (drawn := self._thread.draw(pickup.open_partitions, records_max)):
             app.deliver(*drawn)
-            count += len(drawn.records)
         app.polled()
         self._thread.touch()
-        if self._pacer.fetched(count, time.monotonic()):
-            self._thread.pace(self._pacer.min_bytes, self._pacer.max_wait_ms)
         return self._thread.has_fetched
 
     async def _poll(self) -> None:

@@ -12,6 +12,7 @@ from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
+from stream_infer.stream import fetching
 from stream_infer.stream.commits import CommitResult
 from stream_infer.stream.group_consumer import GroupConsumer
 from stream_infer.stream.processing import TP
@@ -27,7 +28,8 @@ class Broker:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._metadata_max_age_ms = 300_000
-        self.cluster = SimpleNamespace(leader_for_partition=lambda tp: 0)
+        self.leaders = {0: 0, 1: 0}
+        self.cluster = SimpleNamespace(leader_for_partition=lambda tp: self.leaders[tp.partition])
         self.asked: list[dict[int, int]] = []
         self._ends = {0: 0, 1: 0}
         self._changed = asyncio.Event()
@@ -66,6 +68,8 @@ class Consumer(GroupConsumer):
         self.leaving = asyncio.Event()
         self.drawn: list[tuple[TP, list[int], int]] = []
         self.open = {A, B}
+        self.wanted = asyncio.Event()
+        self.wanted.set()
         self.serving: asyncio.Task[None] | None = None
 
     async def _serve(self) -> None:
@@ -86,6 +90,9 @@ class Consumer(GroupConsumer):
         while drawn := self.draw(self.open, 1_000):
             offsets = [record.offset for record in drawn.records]
             self.drawn.append((drawn.tp, offsets, drawn.end))
+
+    async def _wanting(self) -> None:
+        await self.wanted.wait()
 
     async def turns(self) -> None:
         for _ in range(20):
@@ -109,6 +116,62 @@ async def test_what_brought_records_is_asked_for_again_at_once(consumer: Consume
         await consumer.turns()
         assert consumer.drawn.pop() == (A, [offset], offset + 1)
         assert consumer.broker.asked.pop() == {0: offset + 1, 1: 0}
+
+
+async def test_the_next_fetch_brings_all_that_came_until_more_was_wanted(
+    consumer: Consumer,
+) -> None:
+    consumer.wanted.clear()
+    consumer.broker.put(A)
+    await consumer.turns()
+    assert consumer.drawn.pop() == (A, [0], 1)
+    for tp in (A, B, A):
+        consumer.broker.put(tp)
+        await consumer.turns()
+    assert consumer.broker.asked == [{0: 0, 1: 0}]
+    consumer.wanted.set()
+    await consumer.turns()
+    assert sorted(consumer.drawn) == [(A, [1, 2], 3), (B, [0], 1)]
+    assert consumer.broker.asked[-1] == {0: 3, 1: 1}
+
+
+@pytest.mark.parametrize("more_often", [False, True])
+async def test_aiokafka_decides_what_to_fetch_where_something_has_changed(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, more_often: bool
+) -> None:
+    """At once: its routine looks at nothing else for a fifth of a second."""
+    if more_often:
+        monkeypatch.setattr(fetching, "ROUTINE_EVERY_S", 0.0)
+    for offset in range(3):
+        consumer.broker.put(A)
+        await consumer.turns()
+        assert consumer.broker.asked[-1] == {0: offset + 1, 1: 0}
+    consumer.broker.leaders[1] = 1
+    consumer.broker.put(A)
+    await consumer.turns()
+    assert sorted(consumer.broker.asked[-2:], key=min) == [{0: 4}, {1: 0}]
+
+
+async def test_a_seek_while_nothing_more_is_wanted_counts(consumer: Consumer) -> None:
+    consumer.wanted.clear()
+    consumer.broker.put(A)
+    await consumer.turns()
+    assignment = consumer._consumer._subscription.subscription.assignment
+    assignment.state_value(TopicPartition(*B)).seek(7)
+    consumer.wanted.set()
+    await consumer.turns()
+    assert consumer.broker.asked[-1] == {0: 1, 1: 7}
+
+
+async def test_partitions_are_given_away_while_nothing_more_is_wanted(consumer: Consumer) -> None:
+    consumer.wanted.clear()
+    consumer.broker.put(A)
+    await consumer.turns()
+    subscriptions = consumer._consumer._subscription
+    subscriptions.assign_from_user([TopicPartition(*B)])
+    subscriptions.subscription.assignment.state_value(TopicPartition(*B)).seek(0)
+    await consumer.turns()
+    assert consumer.broker.asked[-1] == {1: 0}
 
 
 async def test_what_is_not_open_is_left_until_it_is(consumer: Consumer) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from stream_infer.core.arrays import FEW
 from stream_infer.core.errors import SettingsError
 from stream_infer.stream.dead_letters import HEADERS, dead_letter
-from stream_infer.stream.pacing import WINDOW_S, Pacer
 from stream_infer.stream.parcels import Packer
 from stream_infer.stream.partitioning import (
     BATCH_OVERHEAD_BYTES,
@@ -122,23 +121,6 @@ def test_addresses_are_read_with_and_without_a_scheme():
     settings = StreamSettings(broker="kafka://a:1, b:2;kafka://c:3")
     assert settings.bootstrap == ["a:1", "b:2", "c:3"]
     assert msgspec.structs.asdict(settings)["broker"] == settings.broker
-
-
-def test_the_broker_paces_fetches_above_the_rate_only_and_without_flutter():
-    settings = StreamSettings(paced_above_records_per_s=1_000)
-    pacer = Pacer(settings, 0.0)
-    assert not pacer.fetched(10_000, WINDOW_S / 2)
-    assert pacer.fetched(10_000, WINDOW_S)
-    assert (pacer.min_bytes, pacer.max_wait_ms) == (
-        settings.paced_fetch_min_bytes,
-        settings.paced_fetch_max_wait_ms,
-    )
-    assert not pacer.fetched(int(900 * WINDOW_S), 2 * WINDOW_S)
-    assert pacer.fetched(int(600 * WINDOW_S), 3 * WINDOW_S)
-    assert (pacer.min_bytes, pacer.max_wait_ms) == (
-        settings.fetch_min_bytes,
-        settings.fetch_max_wait_ms,
-    )
 
 
 @given(st.lists(st.binary(max_size=40)))

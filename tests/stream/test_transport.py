@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from stream_infer.stream import transport
 from stream_infer.stream.group_consumer import Drawn
-from stream_infer.stream.pacing import Pacer
 from stream_infer.stream.pickup import Pickup
 from stream_infer.stream.processing import TP
 from stream_infer.stream.settings import StreamSettings
@@ -58,7 +58,7 @@ def consumer(positions: Mapping[TP, int]) -> tuple[Any, Fetched, Pickup]:
     made.app = SimpleNamespace(
         pickup=pickup, deliver=pickup.put, polled=lambda: None, stream_settings=settings
     )
-    made._pacer, made._left = Pacer(settings, 0.0), asyncio.Event()
+    made._left = asyncio.Event()
     made._failure = None
     made._stopped, made._crashed = asyncio.Event(), asyncio.Event()
     made.flow_active = True
@@ -141,6 +141,37 @@ async def test_offsets_without_records_are_no_gap() -> None:
     fetched.brings(A, 9)
     made._hand_over()
     assert await offsets(pickup) == {A: [0, 7, 9]}
+
+
+@pytest.mark.parametrize(("waiting", "waits"), [(0, False), (1, True), (2, True), (3, False)])
+async def test_the_next_fetch_waits_for_few_records_until_they_are_worked_on(
+    waiting: int, waits: bool
+) -> None:
+    made, fetched, pickup = consumer({A: 0})
+    made.loop, made.app.stream_settings = (
+        asyncio.get_running_loop(),
+        StreamSettings(batch_records_max=6),
+    )
+    if waiting:
+        fetched.brings(A, *range(waiting))
+        made._hand_over()
+    pickup.wanting.set()
+    asking = asyncio.create_task(made._wanting())
+    await asyncio.sleep(0)
+    assert asking.done() is not waits
+    pickup.wanting.set()
+    await asking
+
+
+async def test_while_work_stands_still_more_is_fetched_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "WANTING_MAX_S", 0.0)
+    made, fetched, _ = consumer({A: 0})
+    made.loop = asyncio.get_running_loop()
+    fetched.brings(A, 0)
+    made._hand_over()
+    await made._wanting()
 
 
 async def test_what_cannot_be_delivered_is_told_by_the_next_poll() -> None:
