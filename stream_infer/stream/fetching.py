@@ -1,51 +1,86 @@
 """aiokafka's fetches, one right after the other, each when the worker can make use of it.
 
-aiokafka's own routine looks at all partitions and waits for all that may happen before each fetch:
-some 150 calls and three turns of the loop. Where nothing has changed but positions, which is nearly
-always, the next fetch of a broker is asked for within the task of the one before.
+aiokafka's own routine looks at all partitions and waits for all that may happen before each fetch,
+and keeps what it brought until somebody asks: some 400 calls and three turns of the loop. Where
+nothing has changed but positions, which is nearly always, the next fetch of a broker is asked for
+within the task of the one before, and what it brings is delivered as it arrives.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
+
+from stream_infer.stream.processing import TP
 
 ROUTINE_EVERY_S = 0.1
 """So often aiokafka's own routine decides what to fetch: partitions may have moved to a broker."""
-
 TURNS_TO_WAKE = 3
 """Turns of the event loop from drawing until aiokafka's routine has looked at what there is."""
+PLAIN_BYTES_MAX = 1 << 20
+"""Of more, decoded in one go, nothing else would have its turn."""
+VERSION = 11
+"""Of a fetch whose answer is known here."""
+
+
+class Drawn(NamedTuple):
+    """All records of a partition up to `end`, beyond the last of them where there are no others."""
+
+    tp: TP
+    records: list[Any]
+    end: int
+
+
+class Taker(Protocol):
+    """Who takes what is fetched."""
+
+    def accepts(self, partitions: Collection[TP]) -> bool:
+        """Say whether all that is fetched of these partitions may be delivered now."""
+        ...
+
+    def deliver(self, drawn: Sequence[Drawn]) -> None:
+        """Take what was fetched; nothing may fail."""
+        ...
+
+    def fetched(self) -> None:
+        """Hear that aiokafka keeps what a fetch has brought; nothing may fail."""
+        ...
+
+    async def wanting(self) -> None:
+        """Wait until more is wanted."""
+        ...
 
 
 class Fetching:
-    """Stands in the place of `Fetcher._proc_fetch_request`.
+    """Stands in the place of `Fetcher._proc_fetch_request`, which does all that is not plain."""
 
-    `on_fetched` is called whenever a fetch has brought something; `wanting` is awaited after it, so
-    that the next one brings all that the log has got meanwhile.
-    """
-
-    def __init__(
-        self,
-        fetcher: Fetcher,
-        on_fetched: Callable[[], None],
-        wanting: Callable[[], Awaitable[object]],
-    ) -> None:
+    def __init__(self, fetcher: Fetcher, taker: Taker) -> None:
         self._fetcher: Any = fetcher
-        self._fetch: Callable[..., Awaitable[bool]] = self._fetcher._proc_fetch_request
-        self._on_fetched = on_fetched
-        self._wanting = wanting
+        self._taker = taker
 
     async def run(self, assignment: Any, node: int, request: Any) -> bool:
         """Fetch from a broker until something changes; return whether the last one had records."""
         until_s = time.monotonic() + ROUTINE_EVERY_S
-        while await self._fetch(assignment, node, request):
-            self._on_fetched()
+        client = self._fetcher._client
+        while True:
+            answer: _Answer
             try:
-                await self._wanting()
+                answer = _Answer(client, response=await client.send(node, request))
+            except (KafkaError, asyncio.CancelledError) as error:
+                answer = _Answer(client, error=error)
+            if not self._deliver(assignment, request, answer.response):
+                known: Any = _Answering(self._fetcher, answer)
+                if not await Fetcher._proc_fetch_request(known, assignment, node, request):
+                    return False
+                self._taker.fetched()
+            try:
+                await self._taker.wanting()
             except asyncio.CancelledError:  # As aiokafka's own: whoever cancels awaits the task.
                 return False
             following = None
@@ -58,7 +93,70 @@ class Fetching:
                     await asyncio.sleep(0)
                 return True
             request = following
-        return False
+
+    def _deliver(self, assignment: Any, request: Any, response: Any) -> bool:
+        """Deliver what a plain answer brings; return False where nothing was done."""
+        fetcher = self._fetcher
+        if (
+            response is None
+            or response.API_VERSION != VERSION
+            or fetcher._client_rack
+            or not assignment.active
+            or fetcher._subscriptions.reassignment_in_progress
+        ):
+            return False
+        asked = {(topic, n): offset for topic, parts in request.topics for n, offset, _ in parts}
+        states: list[Any] = []
+        found: list[Drawn] = []
+        ends: list[tuple[int, int]] = []
+        for topic, partitions in response.topics:
+            for number, error, highwater, stable, _, aborted, _, data in partitions:
+                where = TopicPartition(topic, number)
+                state = assignment.state_value(where)
+                position = asked[topic, number]
+                if error or aborted or where in fetcher._records:
+                    return False
+                if state._position != position or state.paused:
+                    return False
+                drawn = self._drawn(TP(topic, number), position, data or b"")
+                if drawn is None:
+                    return False
+                states.append(state)
+                found.append(drawn)
+                ends.append((highwater, stable))
+        brought = [drawn for drawn in found if drawn.records]
+        if brought and not self._taker.accepts([drawn.tp for drawn in brought]):
+            return False
+        now_ms = int(time.time() * 1000)
+        for state, drawn, (highwater, stable) in zip(states, found, ends, strict=True):
+            state.highwater, state.lso, state.timestamp = highwater, stable, now_ms
+            state.consumed_to(drawn.end)
+        self._taker.deliver(brought)
+        return True
+
+    def _drawn(self, tp: TP, position: int, data: bytes) -> Drawn | None:
+        """Return the records of `data` from a position on, None where aiokafka has to look."""
+        if len(data) > PLAIN_BYTES_MAX:
+            return None
+        records: list[Any] = []
+        end = position
+        try:
+            batches = MemoryRecords(data)
+            while batches.has_next():
+                batch = batches.next_batch()
+                if self._fetcher._check_crcs and not batch.validate_crc():
+                    return None
+                if not batch.is_control_batch:
+                    own = list(batch)
+                    if own and own[0].offset < end:
+                        own = [record for record in own if record.offset >= end]
+                    records += own
+                end = batch.next_offset
+        except Exception:  # It will fail there again, and is told.
+            return None
+        if data and end == position:  # Part of a record, larger than what was asked for.
+            return None
+        return Drawn(tp, records, end)
 
     def _following(self, assignment: Any, node: int, topics: Any) -> Any:
         """Return the request for what comes next, None where it is for the routine to decide."""
@@ -92,3 +190,34 @@ class Fetching:
             wanted,
             rack_id=fetcher._client_rack or "",
         )
+
+
+class _Answer:
+    """A client whose request is answered already."""
+
+    def __init__(
+        self, client: Any, *, response: Any = None, error: BaseException | None = None
+    ) -> None:
+        self._client = client
+        self._error = error
+        self.response = response
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node: int, request: Any) -> Any:
+        """Return the answer, or raise what there was in its place."""
+        if self._error is not None:
+            raise self._error
+        return self.response
+
+
+class _Answering:
+    """A fetcher whose client has the answer already."""
+
+    def __init__(self, fetcher: Any, answer: _Answer) -> None:
+        self._fetcher = fetcher
+        self._client = answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fetcher, name)

@@ -9,8 +9,8 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Set
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult
@@ -19,7 +19,7 @@ from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
-from stream_infer.stream.fetching import Fetching
+from stream_infer.stream.fetching import Drawn, Fetching, Taker
 from stream_infer.stream.kafka_tasks import watch_consumer
 from stream_infer.stream.membership import watch_membership
 from stream_infer.stream.processing import TP
@@ -33,14 +33,6 @@ faust_log = logging.getLogger("faust.transport")
 
 
 ENDED = "the consumer has ended"
-
-
-class Drawn(NamedTuple):
-    """All records of a partition up to `end`, beyond the last of them where there are no others."""
-
-    tp: TP
-    records: list[Any]
-    end: int
 
 
 class _ByBatch(OrderedDict[Any, Any]):
@@ -70,23 +62,15 @@ class _InLoop:
 class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Runs aiokafka's consumer: connects patiently, with our fetch and session settings.
 
-    `on_fetched` is called whenever a fetch has brought something. aiokafka sends the next one once
-    all of it is drawn: if that happens within the call, the broker is never without a fetch.
+    `taker` has what is fetched; what it does not accept, it draws later.
     """
 
     logger = faust_log
     Worker = _InLoop
 
-    def __init__(
-        self,
-        *args: Any,
-        on_fetched: Callable[[], None],
-        wanting: Callable[[], Awaitable[object]],
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, taker: Taker, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, thread_loop=asyncio.get_event_loop())
-        self._on_fetched = on_fetched
-        self._wanting = wanting
+        self._taker = taker
         self._asked: set[asyncio.Future[Any]] = set()
         self._ended = False
 
@@ -130,7 +114,7 @@ class GroupConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _listen(self, fetcher: Fetcher) -> None:
         """Have what is fetched handed over, a record batch at a time."""
         fetcher._records = _ByBatch(fetcher._records)
-        fetcher._proc_fetch_request = Fetching(fetcher, self._on_fetched, self._wanting).run
+        fetcher._proc_fetch_request = Fetching(fetcher, self._taker).run
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         settings: StreamSettings = self.app.stream_settings

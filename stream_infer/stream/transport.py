@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
@@ -12,6 +12,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from stream_infer.stream.commits import CommitResult
+from stream_infer.stream.fetching import Drawn
 from stream_infer.stream.group_consumer import GroupConsumer, faust_log
 from stream_infer.stream.merging import AnyPickup
 from stream_infer.stream.processing import TP
@@ -59,15 +60,9 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         self._failure: Exception | None = None
 
     def _new_consumer_thread(self) -> GroupConsumer:
-        return GroupConsumer(
-            self,
-            loop=self.loop,
-            beacon=self.beacon,
-            on_fetched=self._hand_over,
-            wanting=self._wanting,
-        )
+        return GroupConsumer(self, loop=self.loop, beacon=self.beacon, taker=self)
 
-    # -- fetching
+    # -- fetching (`accepts` to `wanting`: the `Taker` protocol)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Deliver until told to stop: Faust's own loop creates tasks for each message."""
@@ -79,8 +74,28 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
             if not self.app.should_stop:
                 raise
 
-    def _hand_over(self) -> None:
-        """Let the app have at once what a fetch has brought; here nothing may fail."""
+    def accepts(self, partitions: Collection[TP]) -> bool:
+        pickup: AnyPickup | None = self.app.pickup
+        return (
+            pickup is not None
+            and self.flow_active
+            and not self.should_stop
+            and pickup.has_room
+            and pickup.open_partitions.issuperset(partitions)
+        )
+
+    def deliver(self, drawn: Sequence[Drawn]) -> None:
+        app: Worker = self.app
+        try:
+            for item in drawn:
+                app.deliver(*item)
+        except MemoryError as error:  # What was drawn may be lost: nothing may follow it.
+            app.fail(error)
+        else:
+            app.polled()
+            self._thread.touch()
+
+    def fetched(self) -> None:
         try:
             waits = self._take()
         except MemoryError as error:  # What was drawn may be lost: nothing may follow it.
@@ -91,7 +106,7 @@ class MicroBatchConsumer(driver.Consumer):  # type: ignore[misc]
         if waits:
             self._left.set()
 
-    async def _wanting(self) -> None:
+    async def wanting(self) -> None:
         """Wait until the app could do with more, unless half a micro-batch waits or nothing does.
 
         The next fetch then brings all that came while the last one's records were worked on, which

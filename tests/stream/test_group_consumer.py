@@ -1,7 +1,7 @@
 """The consumer in the worker's loop: what it hands over, and what is asked of it when it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from stream_infer.stream import fetching
 from stream_infer.stream.commits import CommitResult
+from stream_infer.stream.fetching import Drawn
 from stream_infer.stream.group_consumer import GroupConsumer
 from stream_infer.stream.processing import TP
 from stream_infer.stream.settings import StreamSettings
@@ -25,8 +26,10 @@ A, B = TP("t", 0), TP("t", 1)
 class Broker:
     """Answers fetches with what `put` brought, and holds those for which there is nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
         self._loop = asyncio.get_running_loop()
+        self.version = version
+        self.aborted: list[tuple[int, int]] = []
         self._metadata_max_age_ms = 300_000
         self.leaders = {0: 0, 1: 0}
         self.cluster = SimpleNamespace(leader_for_partition=lambda tp: self.leaders[tp.partition])
@@ -38,17 +41,21 @@ class Broker:
         self._ends[tp.partition] += 1
         self._changed.set()
 
+    def _answer(self, partition: int, offset: int) -> tuple[Any, ...]:
+        end = self._ends[partition]
+        data = b"".join(map(_batch, range(offset, end)))
+        if self.version < 11:
+            return partition, 0, end, -1, self.aborted, data
+        return partition, 0, end, -1, 0, self.aborted, -1, data
+
     async def send(self, node: int, request: Any) -> Any:
         asked = {partition: offset for partition, offset, _ in request.topics[0][1]}
         self.asked.append(asked)
         while not (found := [p for p in asked if self._ends[p] > asked[p]]):
             self._changed.clear()
             await self._changed.wait()
-        partitions = [
-            (p, 0, self._ends[p], -1, [], b"".join(map(_batch, range(asked[p], self._ends[p]))))
-            for p in found
-        ]
-        return SimpleNamespace(API_VERSION=4, topics=[("t", partitions)])
+        partitions = [self._answer(p, asked[p]) for p in found]
+        return SimpleNamespace(API_VERSION=self.version, topics=[("t", partitions)])
 
 
 def _batch(offset: int) -> bytes:
@@ -62,12 +69,14 @@ def _batch(offset: int) -> bytes:
 class Consumer(GroupConsumer):
     """A consumer of two partitions of which a test is the broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
         self._asked, self._ended = set(), False
-        self.broker = Broker()
+        self._taker = self
+        self.broker = Broker(version)
         self.leaving = asyncio.Event()
         self.drawn: list[tuple[TP, list[int], int]] = []
         self.open = {A, B}
+        self.kept = 0
         self.wanted = asyncio.Event()
         self.wanted.set()
         self.serving: asyncio.Task[None] | None = None
@@ -86,12 +95,19 @@ class Consumer(GroupConsumer):
             _fetcher=fetcher, _subscription=subscriptions, _closed=False
         )
 
-    def _on_fetched(self) -> None:
-        while drawn := self.draw(self.open, 1_000):
-            offsets = [record.offset for record in drawn.records]
-            self.drawn.append((drawn.tp, offsets, drawn.end))
+    def accepts(self, partitions: Collection[TP]) -> bool:
+        return self.open.issuperset(partitions)
 
-    async def _wanting(self) -> None:
+    def deliver(self, drawn: Sequence[Drawn]) -> None:
+        for tp, records, end in drawn:
+            self.drawn.append((tp, [record.offset for record in records], end))
+
+    def fetched(self) -> None:
+        self.kept += 1
+        while drawn := self.draw(self.open, 1_000):
+            self.deliver([drawn])
+
+    async def wanting(self) -> None:
         await self.wanted.wait()
 
     async def turns(self) -> None:
@@ -99,9 +115,10 @@ class Consumer(GroupConsumer):
             await asyncio.sleep(0)
 
 
-@pytest.fixture
-async def consumer() -> AsyncIterator[Consumer]:
-    made = Consumer()
+@pytest.fixture(params=[4, 11])
+async def consumer(request: pytest.FixtureRequest) -> AsyncIterator[Consumer]:
+    """With a broker that answers plainly, and with one whose answers are for aiokafka to read."""
+    made = Consumer(request.param)
     await made.begin()
     await made.turns()
     yield made
@@ -116,6 +133,7 @@ async def test_what_brought_records_is_asked_for_again_at_once(consumer: Consume
         await consumer.turns()
         assert consumer.drawn.pop() == (A, [offset], offset + 1)
         assert consumer.broker.asked.pop() == {0: offset + 1, 1: 0}
+    assert consumer.kept == (0 if consumer.broker.version == 11 else 3)
 
 
 async def test_the_next_fetch_brings_all_that_came_until_more_was_wanted(
@@ -174,6 +192,14 @@ async def test_partitions_are_given_away_while_nothing_more_is_wanted(consumer: 
     assert consumer.broker.asked[-1] == {1: 0}
 
 
+async def test_what_has_aborted_transactions_is_read_by_aiokafka(consumer: Consumer) -> None:
+    consumer.broker.aborted = [(7, 0)]
+    consumer.broker.put(A)
+    await consumer.turns()
+    assert consumer.drawn.pop() == (A, [0], 1)
+    assert consumer.kept == 1
+
+
 async def test_what_is_not_open_is_left_until_it_is(consumer: Consumer) -> None:
     consumer.open = {B}
     consumer.broker.put(A)
@@ -181,7 +207,7 @@ async def test_what_is_not_open_is_left_until_it_is(consumer: Consumer) -> None:
     assert not consumer.drawn
     assert consumer.has_fetched
     consumer.open = {A, B}
-    consumer._on_fetched()
+    consumer.fetched()
     assert consumer.drawn.pop() == (A, [0], 1)
     assert not consumer.has_fetched
 
@@ -216,7 +242,7 @@ async def test_what_a_fetch_failed_with_is_said_once(consumer: Consumer) -> None
     where = TopicPartition(*A)
     failed = FetchError(error=TopicAuthorizationFailedError("t"), backoff=0)
     consumer._consumer._fetcher._records[where] = failed
-    consumer._on_fetched()
+    consumer.fetched()
     with pytest.raises(TopicAuthorizationFailedError):
         consumer.check()
     consumer.check()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stream_infer.stream import transport
-from stream_infer.stream.group_consumer import Drawn
+from stream_infer.stream.fetching import Drawn
 from stream_infer.stream.pickup import Pickup
 from stream_infer.stream.processing import TP
 from stream_infer.stream.settings import StreamSettings
@@ -74,7 +74,7 @@ async def test_what_a_fetch_brings_is_delivered_at_once() -> None:
     made, fetched, pickup = consumer({A: 0, B: 5})
     fetched.brings(A, 0, 1)
     fetched.brings(B, 5)
-    made._hand_over()
+    made.fetched()
     assert not made._left.is_set()
     assert await offsets(pickup) == {A: [0, 1], B: [5]}
     assert fetched.touched == 1
@@ -90,7 +90,7 @@ async def test_what_was_drawn_and_found_no_memory_ends_the_app_before_more_is_dr
 
     made.app.deliver, made.app.fail = deliver, failed.append
     fetched.brings(A, 0, 1)
-    made._hand_over()
+    made.fetched()
     assert [str(error) for error in failed] == ["no room"]
     assert made._failure is None  # which would be told, and more fetched
     fetched.check = lambda: None  # type: ignore[attr-defined]
@@ -103,7 +103,7 @@ async def test_what_was_drawn_and_found_no_memory_ends_the_app_before_more_is_dr
 async def test_a_closed_partition_is_left_to_whoever_opens_it() -> None:
     made, fetched, pickup = consumer({A: 0})
     fetched.brings(B, 3)
-    made._hand_over()
+    made.fetched()
     assert made._left.is_set()
     assert fetched.has_fetched
     pickup.open(B, 3)
@@ -116,7 +116,7 @@ async def test_while_the_flow_is_stopped_nothing_is_drawn() -> None:
     made, fetched, pickup = consumer({A: 0})
     made.flow_active = False
     fetched.brings(A, 0)
-    made._hand_over()
+    made.fetched()
     assert fetched.has_fetched
     assert not pickup.records
 
@@ -125,7 +125,7 @@ async def test_what_has_no_room_waits() -> None:
     made, fetched, pickup = consumer({A: 0})
     for offset in range(6):
         fetched.brings(A, offset)
-    made._hand_over()
+    made.fetched()
     assert made._left.is_set()
     assert await offsets(pickup) == {A: [0, 1, 2, 3]}
     assert not made._take()
@@ -136,10 +136,10 @@ async def test_offsets_without_records_are_no_gap() -> None:
     """Such as the marks of transactions, or records that a compacted topic has dropped."""
     made, fetched, pickup = consumer({A: 0})
     fetched.brings(A, 0, 7, end=9)
-    made._hand_over()
+    made.fetched()
     assert pickup.positions == {A: 9}
     fetched.brings(A, 9)
-    made._hand_over()
+    made.fetched()
     assert await offsets(pickup) == {A: [0, 7, 9]}
 
 
@@ -154,9 +154,9 @@ async def test_the_next_fetch_waits_for_few_records_until_they_are_worked_on(
     )
     if waiting:
         fetched.brings(A, *range(waiting))
-        made._hand_over()
+        made.fetched()
     pickup.wanting.set()
-    asking = asyncio.create_task(made._wanting())
+    asking = asyncio.create_task(made.wanting())
     await asyncio.sleep(0)
     assert asking.done() is not waits
     pickup.wanting.set()
@@ -170,8 +170,8 @@ async def test_while_work_stands_still_more_is_fetched_all_the_same(
     made, fetched, _ = consumer({A: 0})
     made.loop = asyncio.get_running_loop()
     fetched.brings(A, 0)
-    made._hand_over()
-    await made._wanting()
+    made.fetched()
+    await made.wanting()
 
 
 async def test_what_cannot_be_delivered_is_told_by_the_next_poll() -> None:
@@ -183,7 +183,7 @@ async def test_what_cannot_be_delivered_is_told_by_the_next_poll() -> None:
         raise ValueError("no")
 
     made.app.deliver = refuse
-    made._hand_over()
+    made.fetched()
     assert made._left.is_set()
     with pytest.raises(ValueError, match="no"):
         made._raise_failure()
