@@ -57,6 +57,7 @@ class Connection:
     def __init__(self, leader: tuple[str, int]) -> None:
         self._socket = socket.create_connection(leader, timeout=ANSWER_MAX_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.settimeout(None)  # With one, even what must not wait would.
         self._unread = b""
         self._waiting = 0
 
@@ -66,14 +67,15 @@ class Connection:
         self._waiting += 1
 
     def hear(self) -> None:
-        """Read what has arrived. Raises RuntimeError where an event was refused."""
+        """Read what has arrived, if anything. Raises RuntimeError where an event was refused."""
         try:
             self._read(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
 
     def hear_all(self) -> None:
-        """Wait for the last answer. Raises RuntimeError where an event was refused."""
+        """Wait for the last answer. Raises RuntimeError for a refused event, or TimeoutError."""
+        self._socket.settimeout(ANSWER_MAX_S)
         while self._waiting:
             self._read()
 

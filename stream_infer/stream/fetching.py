@@ -18,13 +18,14 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from stream_infer.stream.processing import TP
+from stream_infer.stream.record_batches import from_position
 
 ROUTINE_EVERY_S = 0.1
 """So often aiokafka's own routine decides what to fetch: partitions may have moved to a broker."""
 TURNS_TO_WAKE = 3
 """Turns of the event loop from drawing until aiokafka's routine has looked at what there is."""
 PLAIN_BYTES_MAX = 1 << 20
-"""Of more, decoded in one go, nothing else would have its turn."""
+"""Of a larger answer, decoded in one go, nothing else would have its turn."""
 VERSION = 11
 """Of a fetch whose answer is known here."""
 
@@ -65,24 +66,29 @@ class Fetching:
         self._taker = taker
 
     async def run(self, assignment: Any, node: int, request: Any) -> bool:
-        """Fetch from a broker until something changes; return whether the last one had records."""
+        """Fetch from a broker until something changes; return whether aiokafka may keep records."""
+        try:
+            return await self._run(assignment, node, request)
+        except asyncio.CancelledError:  # As aiokafka's own: whoever cancels awaits the task.
+            return False
+
+    async def _run(self, assignment: Any, node: int, request: Any) -> bool:
         until_s = time.monotonic() + ROUTINE_EVERY_S
         client = self._fetcher._client
         while True:
-            answer: _Answer
             try:
                 answer = _Answer(client, response=await client.send(node, request))
-            except (KafkaError, asyncio.CancelledError) as error:
+            except KafkaError as error:
                 answer = _Answer(client, error=error)
-            if not self._deliver(assignment, request, answer.response):
+            brought = self._delivered(assignment, request, answer.response)
+            if brought is None:
                 known: Any = _Answering(self._fetcher, answer)
-                if not await Fetcher._proc_fetch_request(known, assignment, node, request):
+                brought = await Fetcher._proc_fetch_request(known, assignment, node, request)
+                if not brought:
                     return False
                 self._taker.fetched()
-            try:
+            if brought:
                 await self._taker.wanting()
-            except asyncio.CancelledError:  # As aiokafka's own: whoever cancels awaits the task.
-                return False
             following = None
             if time.monotonic() < until_s:
                 following = self._following(assignment, node, request.topics)
@@ -94,8 +100,11 @@ class Fetching:
                 return True
             request = following
 
-    def _deliver(self, assignment: Any, request: Any, response: Any) -> bool:
-        """Deliver what a plain answer brings; return False where nothing was done."""
+    def _delivered(self, assignment: Any, request: Any, response: Any) -> bool | None:
+        """Deliver what a plain answer brings; return whether that is anything.
+
+        None where nothing was done: what is not plain is for aiokafka.
+        """
         fetcher = self._fetcher
         if (
             response is None
@@ -104,40 +113,40 @@ class Fetching:
             or not assignment.active
             or fetcher._subscriptions.reassignment_in_progress
         ):
-            return False
+            return None
+        answered = [
+            (t, *partition) for t, partitions in response.topics for partition in partitions
+        ]
+        sizes = {TP(topic, number): len(data or b"") for topic, number, *_, data in answered}
+        partitions = [tp for tp, size in sizes.items() if size]
+        if sum(sizes.values()) > PLAIN_BYTES_MAX:
+            return None
+        if partitions and not self._taker.accepts(partitions):
+            return None
         asked = {(topic, n): offset for topic, parts in request.topics for n, offset, _ in parts}
-        states: list[Any] = []
-        found: list[Drawn] = []
-        ends: list[tuple[int, int]] = []
-        for topic, partitions in response.topics:
-            for number, error, highwater, stable, _, aborted, _, data in partitions:
-                where = TopicPartition(topic, number)
-                state = assignment.state_value(where)
-                position = asked[topic, number]
-                if error or aborted or where in fetcher._records:
-                    return False
-                if state._position != position or state.paused:
-                    return False
-                drawn = self._drawn(TP(topic, number), position, data or b"")
-                if drawn is None:
-                    return False
-                states.append(state)
-                found.append(drawn)
-                ends.append((highwater, stable))
-        brought = [drawn for drawn in found if drawn.records]
-        if brought and not self._taker.accepts([drawn.tp for drawn in brought]):
-            return False
+        found: list[tuple[Any, int, int, Drawn]] = []
+        for topic, number, error, highwater, stable, _, aborted, _, data in answered:
+            where = TopicPartition(topic, number)
+            state = assignment.state_value(where)
+            position = asked[topic, number]
+            if error or aborted or where in fetcher._records:
+                return None
+            if state._position != position or state.paused:
+                return None
+            drawn = self._drawn(TP(topic, number), position, data or b"")
+            if drawn is None:
+                return None
+            found.append((state, highwater, stable, drawn))
         now_ms = int(time.time() * 1000)
-        for state, drawn, (highwater, stable) in zip(states, found, ends, strict=True):
+        for state, highwater, stable, drawn in found:
             state.highwater, state.lso, state.timestamp = highwater, stable, now_ms
             state.consumed_to(drawn.end)
+        brought = [drawn for *_, drawn in found if drawn.records]
         self._taker.deliver(brought)
-        return True
+        return bool(brought)
 
     def _drawn(self, tp: TP, position: int, data: bytes) -> Drawn | None:
         """Return the records of `data` from a position on, None where aiokafka has to look."""
-        if len(data) > PLAIN_BYTES_MAX:
-            return None
         records: list[Any] = []
         end = position
         try:
@@ -147,10 +156,7 @@ class Fetching:
                 if self._fetcher._check_crcs and not batch.validate_crc():
                     return None
                 if not batch.is_control_batch:
-                    own = list(batch)
-                    if own and own[0].offset < end:
-                        own = [record for record in own if record.offset >= end]
-                    records += own
+                    records += from_position(list(batch), end)
                 end = batch.next_offset
         except Exception:  # It will fail there again, and is told.
             return None

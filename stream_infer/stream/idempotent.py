@@ -8,7 +8,6 @@ looked at where it arrives. All else, and whatever goes wrong, stays aiokafka's.
 
 import asyncio
 import copy
-from collections import defaultdict
 from functools import partial
 from typing import Any
 
@@ -32,7 +31,19 @@ class DirectSender(Sender):  # type: ignore[misc]
 
     def __init__(self, client: Any, **settings: Any) -> None:
         super().__init__(client, **settings)
-        self._mending: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._is_closed = False
+
+    async def close(self) -> None:
+        """End, after the answers to what was written."""
+        self._is_closed = True
+        await super().close()
+        try:
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+        finally:
+            for future in self._under_way:
+                future.cancel()
 
     def queue(self, batch: RecordBatch, tp: TopicPartition) -> asyncio.Future[Any]:
         """Put a batch behind those of its partition; return what tells of its end.
@@ -44,6 +55,7 @@ class DirectSender(Sender):  # type: ignore[misc]
             raise ProducerClosed
         if accumulator._exception is not None:
             raise copy.copy(accumulator._exception)
+        self.client.add_topic(tp.topic)  # A producer made anew knows of none.
         queued = MessageBatch(tp, batch, accumulator._batch_ttl, accumulator._linger_time)
         accumulator._batches[tp].append(queued)
         future: asyncio.Future[Any] = queued.future
@@ -52,9 +64,10 @@ class DirectSender(Sender):  # type: ignore[misc]
     def send_queued(self) -> None:
         """Write what can be written; the rest follows an answer, or is for aiokafka's routine."""
         accumulator = self._message_accumulator
+        if self._is_closed or accumulator._exception is not None:
+            return
         leader_of = self.client.cluster.leader_for_partition
-        by_connection: dict[Any, Batches] = defaultdict(dict)
-        nodes: dict[Any, int] = {}
+        sending: dict[int, tuple[Any, Batches]] = {}
         is_left = False
         for tp in list(accumulator._batches):
             node = leader_of(tp)
@@ -64,10 +77,10 @@ class DirectSender(Sender):  # type: ignore[misc]
             if connection is None or not connection.connected():
                 is_left = True
                 continue
-            nodes[connection] = node
-            by_connection[connection][tp] = accumulator._pop_batch(tp)
-        for connection, batches in by_connection.items():
-            self._write(connection, nodes[connection], batches)
+            _, batches = sending.setdefault(node, (connection, {}))
+            batches[tp] = accumulator._pop_batch(tp)
+        for node, (connection, batches) in sending.items():
+            self._write(connection, node, batches)
         if is_left and not accumulator._waiter_future.done():
             accumulator._waiter_future.set_result(None)
 
@@ -77,9 +90,12 @@ class DirectSender(Sender):  # type: ignore[misc]
         handler = SendProduceReqHandler(self, batches)
         try:
             answer = asyncio.ensure_future(connection.send(handler.create_request()))
-        except KafkaConnectionError as error:
+        except MemoryError:
+            raise
+        except Exception as error:
             answer = asyncio.get_running_loop().create_future()
             answer.set_exception(error)
+        self._note(answer)
         answer.add_done_callback(partial(self._answered, connection, node, handler))
 
     def _answered(
@@ -90,9 +106,7 @@ class DirectSender(Sender):  # type: ignore[misc]
             self._go_on(node, handler)
             return
         handler._client = _Answered(self.client, connection, answer)
-        mending = asyncio.create_task(self._mend(node, handler))
-        self._mending.add(mending)
-        mending.add_done_callback(self._mending.discard)
+        self._note(asyncio.create_task(self._mend(node, handler)))
 
     async def _mend(self, node: int, handler: Any) -> None:
         """Let aiokafka decide what is to be sent again, and when."""
@@ -103,6 +117,10 @@ class DirectSender(Sender):  # type: ignore[misc]
                 batch.failure(error)
         finally:
             self._go_on(node, handler)
+
+    def _note(self, future: asyncio.Future[Any]) -> None:
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
 
     def _go_on(self, node: int, handler: Any) -> None:
         self._in_flight.discard(node)

@@ -200,7 +200,7 @@ async def close_producer(producer: Any, timeout_s: float = STOP_TIMEOUT_S) -> No
         stopping.cancel()
         done, _ = await asyncio.wait([stopping], timeout=timeout_s)
         with contextlib.suppress(Exception):
-            await producer._sender.close()
+            await asyncio.wait_for(producer._sender.close(), timeout_s)
         with contextlib.suppress(Exception):
             await producer.client.close()
     for task in done:

@@ -28,16 +28,20 @@ class _Batch:
         return getattr(self._batch, name)
 
     def __iter__(self) -> Iterator[Records]:
-        records = list(self._batch)
-        position = self._partition.next_fetch_offset
-        if records and records[0].offset < position:
-            records = [record for record in records if record.offset >= position]
+        records = from_position(list(self._batch), self._partition.next_fetch_offset)
         if records:
             yield Records(records[-1].offset, records)
 
     def __next__(self) -> Any:
         """Return the next record itself, of a control batch."""
         return next(self._batch)
+
+
+def from_position(records: list[Any], position: int) -> list[Any]:
+    """Return the records, in order, from an offset on: a batch may begin before it."""
+    if not records or records[0].offset >= position:
+        return records
+    return [record for record in records if record.offset >= position]
 
 
 class _Batches:

@@ -85,18 +85,29 @@ def test_a_refused_event_ends_the_producer(error: int) -> None:
                     body = ProduceResponse_v7([("t", [(0, code, 5, -1, 0)])], 0).encode()
                     data = bytes(4) + body
                     broker.sendall(len(data).to_bytes(4, "big") + data)
-                broker.recv(1 << 16)
+                while broker.recv(1 << 16):
+                    pass
 
         answering = threading.Thread(target=answer)
         answering.start()
         connection = Connection(("127.0.0.1", listening.getsockname()[1]))
-        for _ in range(2):
-            connection.send(b"request")
-        if error:
-            with pytest.raises(RuntimeError, match=r"errors \[6\]"):
+        try:
+            for _ in range(2):
+                connection.send(b"request")
+            if error:
+                with pytest.raises(RuntimeError, match=r"errors \[6\]"):
+                    connection.hear_all()
+            else:
                 connection.hear_all()
-        else:
-            connection.hear_all()
-            connection.hear()
-        connection.close()
+        finally:
+            connection.close()
         answering.join()
+
+
+def test_the_next_request_does_not_wait_for_an_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = Connection(("127.0.0.1", silent.getsockname()[1]))
+        connection.send(b"request")
+        connection.hear()
+        connection.send(b"request")
+        connection.close()

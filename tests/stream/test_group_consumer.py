@@ -200,6 +200,17 @@ async def test_what_has_aborted_transactions_is_read_by_aiokafka(consumer: Consu
     assert consumer.kept == 1
 
 
+async def test_a_large_answer_is_read_by_aiokafka(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "PLAIN_BYTES_MAX", 100)
+    for tp in (A, B):
+        consumer.broker.put(tp)
+    await consumer.turns()
+    assert sorted(consumer.drawn) == [(A, [0], 1), (B, [0], 1)]
+    assert consumer.kept == 1
+
+
 async def test_what_is_not_open_is_left_until_it_is(consumer: Consumer) -> None:
     consumer.open = {B}
     consumer.broker.put(A)
