@@ -58,10 +58,14 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def served(redis_url: str, unique: str) -> Iterator[tuple[ThreadedServer, Services, str]]:
+def served(
+    page: Page, redis_url: str, unique: str
+) -> Iterator[tuple[ThreadedServer, Services, str]]:
+    """A server that outlives what the page shows of it: it would be looked for, and missed."""
     services, _, _ = shop_services(unique, redis_url, http_port=0)
     with ThreadedServer(services) as server:
         yield server, services, unique
+        page.goto("about:blank")
 
 
 def test_predictions_errors_and_latencies_arrive_on_the_page(
@@ -107,7 +111,6 @@ def test_the_page_says_that_it_lost_the_server(
     server.call(services.hub.close)
     expect(page.locator("#state")).to_have_text("disconnected")
     expect(page.locator("#notice")).to_contain_text("Trying again")
-    page.goto("about:blank")
 
 
 def test_the_page_asks_for_the_token_and_follows_with_it(
@@ -121,6 +124,7 @@ def test_the_page_asks_for_the_token_and_follows_with_it(
         page.click("#token-form button")
         expect(page.locator("#state")).to_have_text("live")
         expect(page.locator("#token-form")).to_be_hidden()
+        page.goto("about:blank")
 
 
 def test_every_route_can_be_tried_from_the_api_page(
