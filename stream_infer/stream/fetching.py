@@ -76,13 +76,14 @@ class Fetching:
         until_s = time.monotonic() + ROUTINE_EVERY_S
         client = self._fetcher._client
         while True:
+            response = failure = None
             try:
-                answer = _Answer(client, response=await client.send(node, request))
+                response = await client.send(node, request)
             except KafkaError as error:
-                answer = _Answer(client, error=error)
-            brought = self._delivered(assignment, request, answer.response)
+                failure = error
+            brought = self._delivered(assignment, request, response)
             if brought is None:
-                known: Any = _Answering(self._fetcher, answer)
+                known: Any = _Answering(self._fetcher, _Answer(client, response, failure))
                 brought = await Fetcher._proc_fetch_request(known, assignment, node, request)
                 if not brought:
                     return False
@@ -201,12 +202,10 @@ class Fetching:
 class _Answer:
     """A client whose request is answered already."""
 
-    def __init__(
-        self, client: Any, *, response: Any = None, error: BaseException | None = None
-    ) -> None:
+    def __init__(self, client: Any, response: Any, error: KafkaError | None) -> None:
         self._client = client
+        self._response = response
         self._error = error
-        self.response = response
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -215,7 +214,7 @@ class _Answer:
         """Return the answer, or raise what there was in its place."""
         if self._error is not None:
             raise self._error
-        return self.response
+        return self._response
 
 
 class _Answering:

@@ -161,13 +161,9 @@ class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
 
     def __init__(self, settings: StreamSettings, client_id: str) -> None:
         super().__init__(
-            bootstrap_servers=settings.bootstrap,
             client_id=client_id,
             enable_idempotence=True,
-            acks="all",
-            linger_ms=0,
-            compression_type=settings.compression,
-            request_timeout_ms=int(settings.request_timeout_s * 1000),
+            **sending(settings),
         )
         self._sender: DirectSender = sender_of(self, DirectSender)
 
@@ -178,6 +174,17 @@ class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
     def send_queued(self) -> None:
         """Send what is queued."""
         self._sender.send_queued()
+
+
+def sending(settings: StreamSettings) -> dict[str, Any]:
+    """Return what all producers of results have in common, as aiokafka takes it."""
+    return {
+        "bootstrap_servers": settings.bootstrap,
+        "acks": "all",
+        "linger_ms": 0,
+        "compression_type": settings.compression,
+        "request_timeout_ms": int(settings.request_timeout_s * 1000),
+    }
 
 
 def sender_of(producer: AIOKafkaProducer, kind: type[Sender]) -> Any:

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTransactionTimeout, KafkaError
 
 from stream_infer.core.errors import SettingsError
-from stream_infer.stream.idempotent import sender_of
+from stream_infer.stream.idempotent import sender_of, sending
 from stream_infer.stream.producer import close_producer
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.transaction_sender import Offsets, PromptSender, failed
@@ -21,14 +21,10 @@ class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]
 
     def __init__(self, settings: StreamSettings, transactional_id: str) -> None:
         super().__init__(
-            bootstrap_servers=settings.bootstrap,
             client_id=transactional_id,
             transactional_id=transactional_id,
             transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
-            acks="all",
-            linger_ms=0,
-            compression_type=settings.compression,
-            request_timeout_ms=int(settings.request_timeout_s * 1000),
+            **sending(settings),
         )
         self._sender: PromptSender = sender_of(self, PromptSender)
 
