@@ -24,9 +24,11 @@ def measure(
     With default settings, what Kafka takes without a worker is measured in turn with it.
     """
     figures: list[Figure] = []
-    # A broker that has just started compiles its own code for most of a minute, on both cores.
+    # A broker compiles its own code, on one of the cores, for most of a minute after its start, and
+    # for seconds more when it first has much more to do.
     warming = replace(options, warm_up_s=0.0, seconds=options.broker_warm_up_s)
-    one_run(place, WARM_UP_RATE, warming, settings)
+    for rate in sorted({WARM_UP_RATE, max(options.rates)}):
+        one_run(place, rate, warming, settings)
     for rate in options.rates:
         runs = []
         for _ in range(options.runs):

@@ -1,11 +1,11 @@
 """A micro-batch whose events are those of several partitions, worked on at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from stream_infer.core.arrays import Bools, Choice, Ints
 from stream_infer.core.columns import Batch
@@ -16,8 +16,7 @@ from stream_infer.core.state import PartitionState, Position
 Keys = list[str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """Where the events' rows are: by shard the keys, the rows int64[n] (-1: none in memory), and
     for each partition the distinct keys whose rows must be inserted before the batch is folded.
     """
@@ -31,8 +30,7 @@ class Found:
         return {name: keys[part] for name, keys in self.absent.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Partitioned:
+class Partitioned(Struct, frozen=True):
     """Events of `batch` from `bounds[i]` to `bounds[i + 1]` are of the partition of `states[i]`.
 
     Partitions of one batch keep their rows in the same slabs.

@@ -1,7 +1,6 @@
 """From vectors and model scores to predictions and outcomes, the same for stream and HTTP."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from itertools import repeat
@@ -18,8 +17,7 @@ from stream_infer.core.topology import Topology
 from stream_infer.core.vectors import Vectors, reason_texts
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True):
     """What the ensemble says of m vectors: `each` float64[m, M] by model, `combined` float64[m].
 
     NaN where a model, or all of them, gave no finite number. `failures` says why, by model, where
@@ -29,7 +27,7 @@ class Scored:
     models: tuple[str, ...]
     each: Floats
     combined: Floats
-    failures: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def part(self, start: int, stop: int) -> "Scored":
         """Return the scores of vectors `start` to `stop`, without the failures."""

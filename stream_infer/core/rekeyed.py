@@ -5,9 +5,10 @@ may be behind the event that reads it, or ahead of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from stream_infer.core.arrays import Bools, Floats, Ints
 from stream_infer.core.arrivals import UPDATED

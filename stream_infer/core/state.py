@@ -6,6 +6,8 @@ The log of a partition is that of its topic, or the logs of several topics merge
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from stream_infer.core.labels import ID_ROW, LABEL_ROW
 from stream_infer.core.shard import Shard
 from stream_infer.core.slab import Slab
@@ -20,8 +22,7 @@ Position = tuple[int, ...]
 """An offset, or another number, for each stream of a topology, in the order of `streams`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRows:
+class StoredRows(Struct, frozen=True):
     """Rows of one shard to store, each its entity key and its bytes, and how long they may idle."""
 
     shard: str
@@ -29,8 +30,7 @@ class StoredRows:
     rows: list[tuple[str, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """Rows changed since the last snapshot, and the log position up to which they are folded."""
 
     position: Position

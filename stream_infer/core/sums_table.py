@@ -5,6 +5,7 @@ bounded by one expression, and cells of one type are fetched, or stored, by one 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,13 @@ from stream_infer.core.sums_layout import SumsLayout
 
 RUNS_MAX = 1 << 16
 """Panes that a fold changes one by one; of more, those that rows skip are filled row by row."""
+
+
+class Skipped(NamedTuple):
+    """Panes that rows skip in a ring, int64[m]: the row's group, and the pane's slot."""
+
+    group: Ints
+    slot: Ints
 
 
 class SumsTable:
@@ -114,9 +122,10 @@ class SumsTable:
         )
 
     def _fold_newest(self, arrivals: Arrivals) -> bool:
-        """Fold where the cell of the newest pane is the only one to change, in each row and ring.
+        """Fold where no event is of an earlier pane than the newest, in each row and ring.
 
-        Return whether it is; where not, nothing has changed.
+        Return whether that is so; where not, nothing has changed. What a row skips on its way to a
+        newer pane gets the sums that it had.
         """
         layout = self._layout
         rings = len(layout.rings)
@@ -131,20 +140,29 @@ class SumsTable:
             pane = arrivals.group_first_us // layout.ring_tile_us
         if np.count_nonzero(pane < new):
             return False
-        skips = new - old > 1
-        if np.count_nonzero(skips):
+        skipped: list[Skipped | None] | None = None
+        if np.count_nonzero(new - old > 1):
             # What an unused row skips is as empty as it is.
-            unused = arrivals.group_old_us == 0
-            if np.count_nonzero(skips > unused):
+            np.copyto(old, new, where=arrivals.group_old_us == 0)
+            counts = np.minimum(new - old, layout.ring_slots[:rings])
+            counts -= 1
+            np.maximum(counts, 0, out=counts)
+            if (most := int(counts.sum())) > RUNS_MAX:
                 return False
-            np.copyto(old, new, where=unused)
+            skipped = _skipped(counts, new, layout.ring_slots[:rings]) if most else None
         panes -= panes // layout.ring_slots * layout.ring_slots
         added = self._added_by_group(arrivals).take(layout.part_value, axis=0)
         for cells in layout.writes:
             flat = arrivals.shard.numbers(cells.dtype)
             index = cells.places(panes, arrivals.group_row)
-            more = added[cells.members].astype(cells.dtype)
-            flat[index[cells.half :]] = flat.take(index[: cells.half]) + more
+            kept = flat.take(index[: cells.half])
+            flat[index[cells.half :]] = kept + added[cells.members].astype(cells.dtype)
+            if skipped is not None:
+                begins = arrivals.group_row * cells.length
+                parts = zip(layout.parts[cells.members], cells.offsets[:, 0], kept, strict=False)
+                for part, offset, sums in parts:
+                    if (gap := skipped[part.ring]) is not None:
+                        flat[begins.take(gap.group) + (gap.slot + offset)] = sums.take(gap.group)
         return True
 
     def _fold_runs(self, arrivals: Arrivals) -> bool:
@@ -258,6 +276,20 @@ class SumsTable:
         ends = self._prefix(arrivals).take(arrivals.starts, axis=1)
         added: Ints = ends[:, 1:] - ends[:, :-1]
         return added
+
+
+def _skipped(counts: Ints, newest: Ints, slots: Ints) -> list["Skipped | None"]:
+    """Return, by ring, the `counts` panes before the `newest` of each row: int64[R, G] both.
+
+    None where there are none; `slots` int64[R, 1] are those of a row.
+    """
+    found: list[Skipped | None] = []
+    for own, panes, (length,) in zip(counts, newest, slots.tolist(), strict=True):
+        group, step, _ = spread(own)
+        pane = panes.take(group) - 1 - step
+        pane -= pane // length * length
+        found.append(Skipped(group, pane) if len(group) else None)
+    return found
 
 
 def _running(values: Ints) -> Ints:

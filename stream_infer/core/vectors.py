@@ -1,12 +1,12 @@
 """Assembling the models' vectors, with a reason for each input that is missing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from stream_infer.core.arrays import Bools, Floats, Ints
 from stream_infer.core.columns import Batch
@@ -23,8 +23,7 @@ STATE_UNAVAILABLE = "state_unavailable"
 """Why all streaming features are missing where the stored rows could not be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchColumns:
+class BatchColumns(Struct, frozen=True):
     """Batch features as read: `values` float64[m, F], `timestamps_us` int64[m, V] of each view."""
 
     values: Floats
@@ -35,8 +34,7 @@ class BatchColumns:
         return BatchColumns(self.values[keep], self.timestamps_us[keep])
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
+class Vectors(Struct, frozen=True):
     """Inputs of the scored events: `values` float64[m, F] in vector order, NaN where missing.
 
     `reasons` bool[m, R] says why, by `reason_names`; `age_us` int64[m] is the age of the oldest
@@ -60,8 +58,7 @@ class Vectors:
         return np.ascontiguousarray(self.values, np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class RekeyedValues:
+class RekeyedValues(Struct, frozen=True):
     """What events found of a rekeyed view: `values` float64[m, F], NaN where missing or ahead.
 
     `missing` bool[m]: there is no row, or nothing in it within its horizon; `ahead` bool[m]: the

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 import numpy as np
+from msgspec import Struct, field
 
 from stream_infer.core.combiners import all_finite
 from stream_infer.models.sessions import Rows, Scores
@@ -48,8 +48,7 @@ class Caller(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ModelScores:
+class ModelScores(Struct, frozen=True):
     """Scores float64[n, M], a column a model; NaN where there is no finite one.
 
     `failures` gives the reason, `model:NAME:error`, `…:timeout` or `…:nan`, of each model that

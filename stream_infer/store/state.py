@@ -12,12 +12,12 @@ together and the transaction spans all views:
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, cast
 
 import msgspec
+from msgspec.structs import replace
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
@@ -37,8 +37,7 @@ from stream_infer.store.row_writer import RowWriter, Write
 DISCARDED_AT_ONCE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(msgspec.Struct, frozen=True):
     """The right to write one partition's rows, until somebody else acquires it.
 
     `position` has the first offset of each stream that is not folded into the stored rows, None

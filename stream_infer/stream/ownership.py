@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from stream_infer.core.errors import FencedError
 from stream_infer.failpoints import failpoint
@@ -27,8 +28,7 @@ T = TypeVar("T")
 log = logging.getLogger("stream_infer.stream")
 
 
-@dataclass(slots=True, frozen=True)
-class _Taken:
+class _Taken(Struct, frozen=True):
     """Records that left the pickup, and the watermarks of their partitions at that moment."""
 
     batch: Batch
@@ -39,8 +39,7 @@ class _Taken:
         return sum(map(len, self.batch.values()))
 
 
-@dataclass(slots=True, frozen=True)
-class _InFlight:
+class _InFlight(Struct, frozen=True):
     records: int
     settle: Settle
     tickets: list[tuple[TP, Watermark, int]]

@@ -8,6 +8,7 @@ from operator import sub
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from stream_infer.core.arrays import Bools, Ints
 from stream_infer.core.columns import Batch
@@ -21,8 +22,7 @@ from stream_infer.stream.owned import Owned
 from stream_infer.stream.processing import TP, ConsumerRecord, MergedRecords, OutgoingRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """The records of one partition; of several topics, `sources` int8[n] says of which.
 
     `members` are the partition's topics, in the order of the topology's streams.

@@ -1,11 +1,11 @@
 """A store that lost its last writes: nothing is folded onto rows older than those in memory."""
 
-import dataclasses
 from random import Random
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from stream_infer.core.errors import StateLostError
@@ -57,7 +57,7 @@ async def test_rows_are_only_read_as_new_as_they_were_stored(redis: Redis, uniqu
     header = await redis.execute_command(*store.header_command(0))
     store.check_header(owned, header)
     with pytest.raises(StateLostError):
-        store.check_header(dataclasses.replace(owned, position=(11,)), header)
+        store.check_header(replace(owned, position=(11,)), header)
     with pytest.raises(StateLostError):
         store.check_header(owned, [None, None])
 
