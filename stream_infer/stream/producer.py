@@ -92,9 +92,7 @@ class ResultProducer:
         One caller at a time, in the order of `submit`. Raises GaveUp once stopped.
         """
         while True:
-            sent = [parcel.future for parcel in delivery.parcels if parcel.future is not None]
-            if sent:
-                await asyncio.wait(sent)
+            await self._answered(delivery)
             failed = [parcel for parcel in delivery.parcels if not parcel.delivered]
             if not failed:
                 break
@@ -104,6 +102,23 @@ class ResultProducer:
         self._counters.produced += sum(len(parcel.records) for parcel in delivery.parcels)
         self._counters.refused += len(delivery.refused)
         return delivery.refused
+
+    async def _answered(self, delivery: Delivery) -> None:
+        """Wait until each parcel that was sent is acknowledged or refused; tell of a long wait."""
+        longest_s = self._settings.request_timeout_s
+        sent = {p.future: p for p in delivery.parcels if p.future is not None}
+        waiting = set(sent)
+        waited_s = 0.0
+        while waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=longest_s)
+            waited_s += longest_s
+            for parcel in (sent[future] for future in waiting):
+                log.warning(
+                    "Kafka has not accepted results for %s partition %d for %.0f s; waiting",
+                    parcel.topic,
+                    parcel.partition,
+                    waited_s,
+                )
 
     async def abandon(self) -> None:
         """Forget what is outstanding and stop its transmission: its partitions are lost to us."""

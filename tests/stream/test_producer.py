@@ -1,7 +1,9 @@
 """The result producer on a real Kafka: order and completeness over refusals and failures."""
 
+import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,13 @@ from stream_infer.stream.counters import StreamCounters
 from stream_infer.stream.processing import OutgoingRecord
 from stream_infer.stream.producer import ResultProducer
 from tests.servers.kafka import Kafka
-from tests.stream.kafka_tools import PARTITIONS, Reader, limit_topic, stream_settings
+from tests.stream.kafka_tools import (
+    PARTITIONS,
+    Reader,
+    eventually,
+    limit_topic,
+    stream_settings,
+)
 
 pytestmark = pytest.mark.kafka
 
@@ -86,3 +94,32 @@ async def test_results_are_on_their_way_before_the_next_work_begins(
     await producer.settle(delivery)
     reader.close()
     await producer.stop()
+
+
+class Unanswered:
+    """Stands for the producer of a broker that takes its time."""
+
+    def __init__(self) -> None:
+        self.queued: list[asyncio.Future[Any]] = []
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return {0}
+
+    def queue(self, *queued: object) -> asyncio.Future[Any]:
+        self.queued.append(asyncio.get_running_loop().create_future())
+        return self.queued[-1]
+
+    def send_queued(self) -> None: ...
+
+
+async def test_who_waits_for_long_is_told_for_what(caplog: pytest.LogCaptureFixture) -> None:
+    soon = {"heartbeat_interval_s": 0.5, "session_timeout_s": 1.0, "request_timeout_s": 1.0}
+    counters = StreamCounters()
+    producer = ResultProducer(stream_settings("nowhere:1", **soon), counters)
+    producer._producer = unanswered = Unanswered()
+    settling = asyncio.create_task(producer.settle(await producer.submit(outgoing("t", 0, 3))))
+    await eventually(lambda: "has not accepted results for t partition 0" in caplog.text)
+    assert not settling.done()
+    unanswered.queued[0].set_result(None)
+    assert await settling == []
+    assert counters.produced == 3
