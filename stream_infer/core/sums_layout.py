@@ -104,6 +104,11 @@ class SumsLayout:
         self._find_cells(row_dtype)
         self._find_units()
 
+    def placed(self, cells: Cells) -> list[tuple[Part, int]]:
+        """Return the parts among the members of `writes`, each with where its column begins."""
+        offsets = cells.offsets[: cells.half, 0].tolist()
+        return list(zip(self.parts[cells.members], offsets, strict=True))
+
     def _add_part(self, member: Sums, kind: str) -> None:
         value = Value(member.source, None if kind == COUNT else member.step)
         if value not in self.values:

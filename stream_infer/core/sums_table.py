@@ -14,7 +14,7 @@ from stream_infer.core.aggregates_sums import Sums, fill_gaps, scaled
 from stream_infer.core.arrays import Floats, Ints
 from stream_infer.core.arrivals import Arrivals
 from stream_infer.core.features import Kind
-from stream_infer.core.panes import spread
+from stream_infer.core.panes import Ring, spread
 from stream_infer.core.sums_layout import SumsLayout
 
 RUNS_MAX = 1 << 16
@@ -26,6 +26,12 @@ class Skipped(NamedTuple):
 
     group: Ints
     slot: Ints
+
+    @classmethod
+    def of(cls, ring: Ring, counts: Ints, newest: Ints) -> "Skipped":
+        """Return the `counts` panes before the `newest` one of each row, int64[G] both."""
+        group, step, _ = spread(counts)
+        return cls(group, ring.slot(newest.take(group) - 1 - step))
 
 
 class SumsTable:
@@ -140,16 +146,19 @@ class SumsTable:
             pane = arrivals.group_first_us // layout.ring_tile_us
         if np.count_nonzero(pane < new):
             return False
-        skipped: list[Skipped | None] | None = None
+        skipped: list[Skipped] = []
         if np.count_nonzero(new - old > 1):
             # What an unused row skips is as empty as it is.
             np.copyto(old, new, where=arrivals.group_old_us == 0)
             counts = np.minimum(new - old, layout.ring_slots[:rings])
             counts -= 1
             np.maximum(counts, 0, out=counts)
-            if (most := int(counts.sum())) > RUNS_MAX:
+            if (total := counts.sum()) > RUNS_MAX:
                 return False
-            skipped = _skipped(counts, new, layout.ring_slots[:rings]) if most else None
+            if total:
+                skipped = [
+                    Skipped.of(*ring) for ring in zip(layout.rings, counts, new, strict=True)
+                ]
         panes -= panes // layout.ring_slots * layout.ring_slots
         added = self._added_by_group(arrivals).take(layout.part_value, axis=0)
         for cells in layout.writes:
@@ -157,12 +166,13 @@ class SumsTable:
             index = cells.places(panes, arrivals.group_row)
             kept = flat.take(index[: cells.half])
             flat[index[cells.half :]] = kept + added[cells.members].astype(cells.dtype)
-            if skipped is not None:
-                begins = arrivals.group_row * cells.length
-                parts = zip(layout.parts[cells.members], cells.offsets[:, 0], kept, strict=False)
-                for part, offset, sums in parts:
-                    if (gap := skipped[part.ring]) is not None:
-                        flat[begins.take(gap.group) + (gap.slot + offset)] = sums.take(gap.group)
+            if not skipped:
+                continue
+            begins = arrivals.group_row * cells.length
+            for (part, offset), sums in zip(layout.placed(cells), kept, strict=True):
+                group, slot = skipped[part.ring]
+                if len(group):
+                    flat[begins.take(group) + (slot + offset)] = sums.take(group)
         return True
 
     def _fold_runs(self, arrivals: Arrivals) -> bool:
@@ -192,8 +202,7 @@ class SumsTable:
         ends = [0, *counts.sum(axis=1).cumsum().tolist()]
         for cells in layout.writes:
             flat, start = arrivals.shard.numbers(cells.dtype), row * cells.length
-            parts = zip(layout.parts[cells.members], cells.offsets.ravel().tolist(), strict=False)
-            for part, offset in parts:
+            for part, offset in layout.placed(cells):
                 of = slice(ends[part.ring], ends[part.ring + 1])
                 place = start[of] + offset
                 kept = flat.take(place + old[of])
@@ -276,20 +285,6 @@ class SumsTable:
         ends = self._prefix(arrivals).take(arrivals.starts, axis=1)
         added: Ints = ends[:, 1:] - ends[:, :-1]
         return added
-
-
-def _skipped(counts: Ints, newest: Ints, slots: Ints) -> list["Skipped | None"]:
-    """Return, by ring, the `counts` panes before the `newest` of each row: int64[R, G] both.
-
-    None where there are none; `slots` int64[R, 1] are those of a row.
-    """
-    found: list[Skipped | None] = []
-    for own, panes, (length,) in zip(counts, newest, slots.tolist(), strict=True):
-        group, step, _ = spread(own)
-        pane = panes.take(group) - 1 - step
-        pane -= pane // length * length
-        found.append(Skipped(group, pane) if len(group) else None)
-    return found
 
 
 def _running(values: Ints) -> Ints:

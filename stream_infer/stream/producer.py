@@ -83,7 +83,7 @@ class ResultProducer:
             if delivery.parcels:
                 self._outstanding.append(delivery)
                 await self._send(delivery)
-                await asyncio.sleep(0)  # The loop writes to sockets between its turns.
+                await asyncio.sleep(0)  # What was woken meanwhile, as the next fetch, has its turn.
             return delivery
 
     async def settle(self, delivery: Delivery) -> list[RecordTooLarge]:
