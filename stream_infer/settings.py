@@ -113,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Largest request body."""
     http_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     """Most events in one request."""
-    http_wait_max_ms: Annotated[int, Meta(ge=1, le=600_000)] = 25
+    http_wait_max_ms: Annotated[int, Meta(ge=1, le=600_000)] = 10
     """How long an event may wait to be scored before further requests are answered 503; a batch's
     worth of events may wait for the next one, less while requests are refused and turns of the loop
     take more processor time than a fifth of this."""

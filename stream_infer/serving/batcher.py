@@ -1,4 +1,4 @@
-"""Batches of what waits: nothing is held back; what comes while all slots are busy shares one."""
+"""Batches of what waits: nothing is held back; what comes during one shares the next."""
 
 import asyncio
 import time
@@ -36,16 +36,18 @@ class Waiting(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Hands waiting items to `work` in batches, as soon as one of `slots` is free.
+    """Hands waiting items to `work` in batches, one after the other.
+
+    Two at a time would each be half as large where items come fast, and a batch costs its price
+    whatever it holds.
 
     `work` returns a result, or an exception, for each item; what it raises goes to all of them.
     `size` says how much an item counts: a batch takes items up to `batch_max` (one always fits).
 
     OverloadedError is raised where more than `waiting_max` would wait; and where a batch's worth
     waits already and the first of it has waited for `wait_max_s` (None: any time), or more would
-    wait than the slots begin within that time, judged by how long batches take. TimeoutError
-    is the result of what has none after `timeout_s` (None: any time), waiting included. `clock`
-    returns seconds.
+    wait than is begun within that time, judged by how long batches take. TimeoutError is the result
+    of what has none after `timeout_s` (None: any time), waiting included. `clock` returns seconds.
     """
 
     def __init__(
@@ -53,7 +55,6 @@ class Batcher(Generic[T, R]):
         work: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
         size: Callable[[T], int],
         *,
-        slots: int,
         batch_max: int,
         waiting_max: int,
         wait_max_s: float | None = None,
@@ -62,7 +63,6 @@ class Batcher(Generic[T, R]):
     ) -> None:
         self._work = work
         self._size = size
-        self._slots = slots
         self._batch_max = batch_max
         self._waiting_max = waiting_max
         self._wait_max_s = wait_max_s
@@ -71,8 +71,7 @@ class Batcher(Generic[T, R]):
         self._waiting: deque[Waiting[T, R]] = deque()
         self._open: deque[Waiting[T, R]] = deque()  # In the order in which they time out.
         self._timer: asyncio.TimerHandle | None = None
-        self._running: set[asyncio.Task[None]] = set()  # So that they are not collected.
-        self._busy = 0
+        self._running: asyncio.Task[None] | None = None
         self.batch_s = 0.0
         """How long a batch is expected to take."""
         self.waiting_size = 0
@@ -84,11 +83,11 @@ class Batcher(Generic[T, R]):
         after = self.waiting_size + size
         if after > self._waiting_max:
             return True
-        # The next batch takes its worth at once, however long it must wait for a slot.
+        # The next batch takes its worth at once, however long the one before it takes.
         if after <= self._batch_max or self._wait_max_s is None:
             return False
         waited_s = self._clock() - self._waiting[0].since_s
-        ahead_s = after / self._batch_max * self.batch_s / self._slots
+        ahead_s = after / self._batch_max * self.batch_s
         return waited_s > self._wait_max_s or ahead_s > self._wait_max_s
 
     def offer(self, item: T, answer: Callable[[R | Exception], None]) -> Waiting[T, R]:
@@ -104,11 +103,8 @@ class Batcher(Generic[T, R]):
             self._open.append(waiting)
             if self._timer is None:
                 self._timer = loop.call_later(self._timeout_s, self._expire)
-        if self._busy < self._slots:
-            self._busy += 1
-            task = loop.create_task(self._run())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        if self._running is None:
+            self._running = loop.create_task(self._run())
         return waiting
 
     async def submit(self, item: T) -> R:
@@ -134,7 +130,7 @@ class Batcher(Generic[T, R]):
             await self._work_off()
         finally:
             # Here, not when the loop has heard that the task is done: items may come before that.
-            self._busy -= 1
+            self._running = None
 
     async def _work_off(self) -> None:
         while self._waiting:

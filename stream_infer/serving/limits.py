@@ -5,9 +5,6 @@ WAITING_EVENTS_MAX = 4_000
 BATCH_EVENTS_MAX = 128
 """Events scored together, except that one request always fits: more cost little less each, and what
 comes meanwhile waits."""
-SCORING_SLOTS = 2
-"""Batches of one topology on their way at a time: one reads while the other computes."""
-
 LIVE_QUEUE_EVENTS_MAX = 1_000
 """Live events that wait for one follower; beyond them the oldest are lost, and it is told."""
 LIVE_HEARTBEAT_S = 15.0

@@ -24,7 +24,6 @@ from stream_infer.serving.limits import (
     CHECK_TIMEOUT_S,
     LIVE_QUEUE_EVENTS_MAX,
     PARTITIONS_REFRESH_S,
-    SCORING_SLOTS,
     WAITING_EVENTS_MAX,
 )
 from stream_infer.serving.live import Hub
@@ -246,7 +245,6 @@ def _served(runtime: Runtime, redis: Redis, settings: Settings, metrics: HttpMet
     batcher = Batcher[Body, list[bytes]](
         scorer.predict,
         lambda body: len(body.events),
-        slots=SCORING_SLOTS,
         batch_max=BATCH_EVENTS_MAX,
         waiting_max=WAITING_EVENTS_MAX,
         wait_max_s=settings.http_wait_max_ms / 1e3,

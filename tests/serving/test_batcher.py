@@ -24,11 +24,11 @@ class Work:
         return [ValueError(item) if item < 0 else item * 10 for item in items]
 
 
-def batcher(work: Work, *, slots: int = 1, batch_max: int = 3, waiting_max: int = 5) -> Batcher:  # type: ignore[type-arg]
-    return Batcher(work, lambda _: 1, slots=slots, batch_max=batch_max, waiting_max=waiting_max)
+def batcher(work: Work, *, batch_max: int = 3, waiting_max: int = 5) -> Batcher:  # type: ignore[type-arg]
+    return Batcher(work, lambda _: 1, batch_max=batch_max, waiting_max=waiting_max)
 
 
-async def test_what_waits_while_all_slots_are_busy_shares_the_next_batch() -> None:
+async def test_what_comes_while_a_batch_is_under_way_shares_the_next_one() -> None:
     work = Work()
     tested = batcher(work)
     first = asyncio.create_task(tested.submit(1))
@@ -39,19 +39,6 @@ async def test_what_waits_while_all_slots_are_busy_shares_the_next_batch() -> No
     assert await asyncio.gather(first, *rest) == [10, 20, 30, 40, 50]
     assert work.batches == [[1], [2, 3, 4], [5]]
     assert tested.waiting_size == 0
-
-
-async def test_a_free_slot_takes_work_at_once() -> None:
-    work = Work()
-    tested = batcher(work, slots=2)
-    tasks = []
-    for item in (1, 2):
-        tasks.append(asyncio.create_task(tested.submit(item)))
-        await work.started.acquire()
-    assert work.batches == [[1], [2]]
-    work.go.release()
-    work.go.release()
-    assert await asyncio.gather(*tasks) == [10, 20]
 
 
 async def test_more_than_may_wait_is_refused_and_the_rest_served() -> None:
@@ -82,7 +69,7 @@ async def test_an_error_reaches_its_item_only_and_a_failed_batch_all_of_its_item
     async def broken(_: Sequence[int]) -> Sequence[int | Exception]:
         raise OSError("gone")
 
-    failing: Batcher[int, int] = Batcher(broken, lambda _: 1, slots=1, batch_max=9, waiting_max=9)
+    failing: Batcher[int, int] = Batcher(broken, lambda _: 1, batch_max=9, waiting_max=9)
     results = await asyncio.gather(failing.submit(1), failing.submit(2), return_exceptions=True)
     assert [type(result) for result in results] == [OSError, OSError]
 
@@ -106,7 +93,7 @@ async def test_a_caller_that_left_costs_the_others_nothing() -> None:
 async def test_a_caller_waits_no_longer_than_the_time_limit_queue_included() -> None:
     work = Work()
     tested: Batcher[int, int] = Batcher(
-        work, lambda _: 1, slots=1, batch_max=1, waiting_max=9, timeout_s=0.2
+        work, lambda _: 1, batch_max=1, waiting_max=9, timeout_s=0.2
     )
     hanging = asyncio.create_task(tested.submit(1))
     await work.started.acquire()
@@ -125,7 +112,6 @@ async def test_nobody_joins_a_queue_that_does_not_move() -> None:
     tested: Batcher[int, int] = Batcher(
         work,
         lambda _: 1,
-        slots=1,
         batch_max=1,
         waiting_max=9,
         wait_max_s=0.1,
@@ -147,14 +133,14 @@ async def test_nobody_joins_a_queue_that_does_not_move() -> None:
     assert await asyncio.gather(first, second, third) == [10, 20, 30]
 
 
-async def test_what_comes_in_the_moment_when_a_slot_has_become_free_is_worked_on() -> None:
+async def test_what_comes_in_the_moment_when_the_last_batch_has_ended_is_worked_on() -> None:
     loop = asyncio.get_running_loop()
     results: asyncio.Queue[int | Exception] = asyncio.Queue()
 
     async def work(items: Sequence[int]) -> Sequence[int | Exception]:
         return items
 
-    tested: Batcher[int, int] = Batcher(work, lambda _: 1, slots=1, batch_max=9, waiting_max=9)
+    tested: Batcher[int, int] = Batcher(work, lambda _: 1, batch_max=9, waiting_max=9)
 
     def again(result: int | Exception) -> None:
         # Its call runs after the task's last step, and before the loop's callbacks for its end.
@@ -169,7 +155,7 @@ async def test_as_many_may_wait_as_are_begun_in_time_judged_by_earlier_batches()
     now_s = 0.0
     work = Work()
     tested: Batcher[int, int] = Batcher(
-        work, lambda _: 1, slots=1, batch_max=2, waiting_max=99, wait_max_s=1.0, clock=lambda: now_s
+        work, lambda _: 1, batch_max=2, waiting_max=99, wait_max_s=1.0, clock=lambda: now_s
     )
     for _ in range(40):  # Batches of 0.3 s: three of them begin within a second.
         done = asyncio.create_task(tested.submit(0))
@@ -194,11 +180,11 @@ async def test_as_many_may_wait_as_are_begun_in_time_judged_by_earlier_batches()
     assert not tested.is_full(99)
 
 
-async def test_a_batchs_worth_waits_for_a_slot_however_long_the_last_batch_takes() -> None:
+async def test_a_batchs_worth_may_wait_however_long_the_last_batch_takes() -> None:
     now_s = 0.0
     work = Work()
     tested: Batcher[int, int] = Batcher(
-        work, lambda _: 1, slots=1, batch_max=3, waiting_max=99, wait_max_s=0.1, clock=lambda: now_s
+        work, lambda _: 1, batch_max=3, waiting_max=99, wait_max_s=0.1, clock=lambda: now_s
     )
     tasks = [asyncio.create_task(tested.submit(0))]
     await work.started.acquire()
