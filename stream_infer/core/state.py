@@ -3,7 +3,7 @@
 The log of a partition is that of its topic, or the logs of several topics merged by event time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -36,29 +36,6 @@ class Snapshot(Struct, frozen=True):
     position: Position
     stream_times_us: Position
     rows: list[StoredRows]
-
-
-def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """Return what storing snapshots one after the other would leave stored, as one.
-
-    >>> first = Snapshot((3,), (30,), [StoredRows("view", 60, [("a", b"1"), ("b", b"2")])])
-    >>> last = Snapshot((5,), (50,), [StoredRows("view", 60, [("b", b"3")])])
-    >>> merged([first, last]).position
-    (5,)
-    >>> merged([first, last]).rows
-    [StoredRows(shard='view', ttl_ms=60, rows=[('a', b'1'), ('b', b'3')])]
-    """
-    last = snapshots[-1]
-    if len(snapshots) == 1:
-        return last
-    ttl_ms: dict[str, int] = {}
-    rows: dict[str, dict[str, bytes]] = {}
-    for snapshot in snapshots:
-        for stored in snapshot.rows:
-            ttl_ms[stored.shard] = stored.ttl_ms
-            rows.setdefault(stored.shard, {}).update(stored.rows)
-    found = [StoredRows(shard, ttl_ms[shard], list(of.items())) for shard, of in rows.items()]
-    return Snapshot(last.position, last.stream_times_us, found)
 
 
 @dataclass(slots=True)

@@ -199,8 +199,7 @@ class Holdings:
         """
         if folded:
             self._pace.folded(folded)
-        rows_max = self._settings.state_rows_max
-        changed = [owned for owned in self._owned.values() if owned.storable(rows_max)]
+        changed = [owned for owned in self._owned.values() if owned.storable]
         if changed and self._pace.due:
             self._pace.begin()
             for owned in changed:
@@ -260,16 +259,15 @@ class Holdings:
 
     def _snapshot(self, owned: Owned) -> None:
         began_s = self._processor_s()
-        owned.pending.append(owned.state.snapshot())
+        owned.pending = owned.state.snapshot()
         owned.changed = False
         self._pace.spend(self._processor_s() - began_s)
 
     async def _write_rest(self, owned: Owned) -> BaseException | None:
         """Write a partition's last rows, as far as they may be; return what went wrong."""
-        while owned.writable:
-            if (error := (await self._write([owned]))[0]) is not None:
-                return error
-        if owned.changed and not owned.moving and owned.is_acknowledged(owned.state.position):
+        if owned.writable and (error := (await self._write([owned]))[0]) is not None:
+            return error
+        if owned.storable and owned.is_acknowledged(owned.state.position):
             self._snapshot(owned)
             return (await self._write([owned]))[0]
         return None
@@ -281,7 +279,7 @@ class Holdings:
         for _ in due:
             failpoint("state_unwritten")
         began_s = self._monotonic_s()
-        snapshots = [(owned.ownership, owned.begin_to_write()) for owned in due]
+        snapshots = [(owned.ownership, owned.snapshot) for owned in due]
         writing = Metered(self._store.write_all(snapshots), self._processor_s)
         try:
             written = await writing
@@ -293,7 +291,7 @@ class Holdings:
             errors.append(stored if isinstance(stored, BaseException) else None)
             if isinstance(stored, BaseException):
                 continue
-            owned.written(stored)
+            owned.ownership, owned.pending = stored, None
             self._store_s.observe(write_s)
             failpoint("state_written")
             # Under load the next snapshot may be taken before the next batch asks for room.
