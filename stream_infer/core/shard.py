@@ -14,7 +14,7 @@ from stream_infer.core.packed_rows import unpack
 from stream_infer.core.slab import EMPTY_ROW, Slab
 from stream_infer.core.stored_rows import ABSENT
 
-__all__ = ["EMPTY_ROW", "HasRowDtype", "Shard", "lookup_together"]
+__all__ = ["EMPTY_ROW", "HasRowDtype", "Shard", "lookup_together", "take_dirty_together"]
 
 
 class HasRowDtype(Protocol):
@@ -123,12 +123,8 @@ class Shard:
 
     def take_dirty(self) -> list[tuple[str, bytes]]:
         """Return the changed rows, each as its key and a copy, and mark them as unchanged."""
-        slab = self.slab
-        places = np.flatnonzero(self._own(slab.dirty))
-        slab.dirty[places] = False
-        changed = places.tolist()
-        keys = [slab.keys[row] or "" for row in changed]
-        return list(zip(keys, slab.content(changed), strict=True))
+        (changed,) = take_dirty_together([self])
+        return changed
 
     def evict(self, limit: int) -> int:
         """Forget the least recently used rows until `limit` are left; return how many went.
@@ -210,6 +206,23 @@ def lookup_together(
         own = absent[(absent >= start) & (absent < stop)].tolist()
         missing.append([key for key in dict.fromkeys(keys[i] for i in own) if key is not None])
     return found, missing
+
+
+def take_dirty_together(shards: Sequence[Shard]) -> list[list[tuple[str, bytes]]]:
+    """Return what `take_dirty` would of each shard; those of one slab are copied at once."""
+    found: list[list[tuple[str, bytes]]] = [[] for _ in shards]
+    for slab in dict.fromkeys(shard.slab for shard in shards):
+        own = [number for number, shard in enumerate(shards) if shard.slab is slab]
+        place_of = {shards[number]._number: number for number in own}
+        changed = np.flatnonzero(slab.dirty)
+        if len(own) < slab.holders:
+            changed = changed[np.isin(slab.holder[changed], list(place_of))]
+        slab.dirty[changed] = False
+        rows = changed.tolist()
+        holders = slab.holder[changed].tolist()
+        for row, holder, content in zip(rows, holders, slab.content(rows), strict=True):
+            found[place_of[holder]].append((slab.keys[row] or "", content))
+    return found
 
 
 def _release(slab: Slab, row_of: dict[str | None, int]) -> None:

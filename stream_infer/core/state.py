@@ -3,13 +3,13 @@
 The log of a partition is that of its topic, or the logs of several topics merged by event time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
 
 from stream_infer.core.labels import ID_ROW, LABEL_ROW
-from stream_infer.core.shard import Shard
+from stream_infer.core.shard import Shard, take_dirty_together
 from stream_infer.core.slab import Slab
 from stream_infer.core.topology import Topology
 
@@ -58,15 +58,23 @@ class PartitionState:
     ttl_ms: Mapping[str, int]
     results: dict[str, bytes] = field(default_factory=dict)
 
-    def snapshot(self) -> Snapshot:
-        """Take the rows changed since the last call; the caller must store them."""
-        changed = {name: shard.take_dirty() for name, shard in self.shards.items()}
-        changed[RESULTS] = list(self.results.items())
-        rows = [
-            StoredRows(name, self.ttl_ms[name], found) for name, found in changed.items() if found
-        ]
-        self.results = {}
-        return Snapshot(self.position, self.stream_times_us, rows)
+
+def snapshots(states: Sequence[PartitionState]) -> list[Snapshot]:
+    """Take what changed in each of a topology's partitions since its last snapshot.
+
+    The caller must store it.
+    """
+    changed: list[dict[str, list[tuple[str, bytes]]]] = [{} for _ in states]
+    for name in states[0].shards if states else ():
+        together = take_dirty_together([state.shards[name] for state in states])
+        for found, rows in zip(changed, together, strict=True):
+            found[name] = rows
+    taken: list[Snapshot] = []
+    for state, found in zip(states, changed, strict=True):
+        found[RESULTS], state.results = list(state.results.items()), {}
+        rows = [StoredRows(name, state.ttl_ms[name], of) for name, of in found.items() if of]
+        taken.append(Snapshot(state.position, state.stream_times_us, rows))
+    return taken
 
 
 def new_state(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from stream_infer.core.errors import FencedError, StateLostError
-from stream_infer.core.state import PartitionState, Position, new_state
+from stream_infer.core.state import PartitionState, Position, new_state, snapshots
 from stream_infer.core.topology import Topology
 from stream_infer.failpoints import failpoint
 from stream_infer.monitoring.metrics import Histogram
@@ -202,8 +202,7 @@ class Holdings:
         changed = [owned for owned in self._owned.values() if owned.storable]
         if changed and self._pace.due:
             self._pace.begin()
-            for owned in changed:
-                self._snapshot(owned)
+            self._snapshot(changed)
 
     async def write_pending(self) -> None:
         """Write the snapshots whose events are all acknowledged.
@@ -257,10 +256,11 @@ class Holdings:
         if errors:
             raise errors[0]
 
-    def _snapshot(self, owned: Owned) -> None:
+    def _snapshot(self, changed: Sequence[Owned]) -> None:
         began_s = self._processor_s()
-        owned.pending = owned.state.snapshot()
-        owned.changed = False
+        taken = snapshots([owned.state for owned in changed])
+        for owned, snapshot in zip(changed, taken, strict=True):
+            owned.pending, owned.changed = snapshot, False
         self._pace.spend(self._processor_s() - began_s)
 
     async def _write_rest(self, owned: Owned) -> BaseException | None:
@@ -268,7 +268,7 @@ class Holdings:
         if owned.writable and (error := (await self._write([owned]))[0]) is not None:
             return error
         if owned.storable and owned.is_acknowledged(owned.state.position):
-            self._snapshot(owned)
+            self._snapshot([owned])
             return (await self._write([owned]))[0]
         return None
 
@@ -279,8 +279,8 @@ class Holdings:
         for _ in due:
             failpoint("state_unwritten")
         began_s = self._monotonic_s()
-        snapshots = [(owned.ownership, owned.snapshot) for owned in due]
-        writing = Metered(self._store.write_all(snapshots), self._processor_s)
+        writes = [(owned.ownership, owned.snapshot) for owned in due]
+        writing = Metered(self._store.write_all(writes), self._processor_s)
         try:
             written = await writing
         finally:

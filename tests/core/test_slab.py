@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stream_infer.core.errors import StateError
-from stream_infer.core.shard import Shard, lookup_together
+from stream_infer.core.shard import Shard, lookup_together, take_dirty_together
 from stream_infer.core.slab import Slab
 
 ROW = np.dtype([("seen_us", "<i8")])
@@ -37,6 +37,20 @@ def test_a_shard_takes_only_what_changed_of_its_own() -> None:
     assert dict(one.take_dirty()) == {"b": (1).to_bytes(8, "little")}
     assert one.dirty_count == 0
     assert [key for key, _ in other.take_dirty()] == ["a", "b"]
+
+
+def test_shards_of_several_slabs_take_what_changed_of_their_own_together() -> None:
+    _, one, other = two(["a", "b"])
+    third, unasked = Shard(ROW, 10), Shard(ROW, 10, one.slab)
+    for shard, keys in ((one, ["b"]), (other, ["a", "b"]), (third, ["c"]), (unasked, ["d"])):
+        absent = shard.lookup(keys)[1]
+        shard.insert(absent, [None] * len(absent))
+        shard.touch(shard.lookup(keys)[0])
+    taken = take_dirty_together([other, third, one])
+    assert [[key for key, _ in rows] for rows in taken] == [["a", "b"], ["c"], ["b"]]
+    assert dict(taken[0])["b"] == (101).to_bytes(8, "little")
+    assert take_dirty_together([one, third, other]) == [[], [], []]
+    assert [key for key, _ in unasked.take_dirty()] == ["d"]
 
 
 def test_rows_of_a_batch_stay_though_another_shard_is_asked_later() -> None:
