@@ -67,8 +67,8 @@ def snapshots(states: Sequence[PartitionState]) -> list[Snapshot]:
     changed: list[dict[str, list[tuple[str, bytes]]]] = [{} for _ in states]
     for name in states[0].shards if states else ():
         together = take_dirty_together([state.shards[name] for state in states])
-        for found, rows in zip(changed, together, strict=True):
-            found[name] = rows
+        for found, of_shard in zip(changed, together, strict=True):
+            found[name] = of_shard
     taken: list[Snapshot] = []
     for state, found in zip(states, changed, strict=True):
         found[RESULTS], state.results = list(state.results.items()), {}
