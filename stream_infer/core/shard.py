@@ -216,7 +216,9 @@ def take_dirty_together(shards: Sequence[Shard]) -> list[list[tuple[str, bytes]]
         place_of = {shards[number]._number: number for number in own}
         changed = np.flatnonzero(slab.dirty)
         if len(own) < slab.holders:
-            changed = changed[np.isin(slab.holder[changed], list(place_of))]
+            asked = np.zeros(slab.holders, bool)
+            asked[list(place_of)] = True
+            changed = changed[asked[slab.holder[changed]]]
         slab.dirty[changed] = False
         rows = changed.tolist()
         holders = slab.holder[changed].tolist()
