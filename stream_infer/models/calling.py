@@ -16,12 +16,12 @@ from typing import Any
 
 from stream_infer.models.ensemble import Begun, Caller, Elsewhere, Scorer, call_directly
 from stream_infer.models.sentinel import Sentinel
-from stream_infer.models.sessions import OnnxModel, Rows, Scores
+from stream_infer.models.sessions import FOREST_ROWS_MIN, OnnxModel, Rows, Scores
 
 log = logging.getLogger("stream_infer.models")
 
-ROWS_IN_TURN = 256
-"""Models of a batch of up to so many rows run one after the other in one thread."""
+ROWS_IN_TURN = FOREST_ROWS_MIN - 1
+"""Models of a batch of up to so many rows run one after the other in one thread, none by tables."""
 TURN_MAX_S = 0.002
 """How long they may take for it, before those that wait get threads of their own."""
 

@@ -110,6 +110,7 @@ class PromptSender(Sender):  # type: ignore[misc]
         # Not while results are on their way: Kafka checks both, and refuses one of two at a time.
         left = dict(offsets)
         committed = transaction.add_offsets_to_txn(left, group_id)
+        committed.add_done_callback(retrieve)
         while transaction.is_in_transaction() and not committed.done():
             await self._do_txn_offset_commit(left, group_id)
         return committed.done() and not failed(committed)

@@ -9,6 +9,7 @@ from aiokafka.errors import InvalidTransactionTimeout, KafkaError
 
 from stream_infer.core.errors import SettingsError
 from stream_infer.stream.idempotent import sender_of, sending
+from stream_infer.stream.parcels import retrieve
 from stream_infer.stream.producer import close_producer
 from stream_infer.stream.settings import StreamSettings
 from stream_infer.stream.transaction_sender import Offsets, PromptSender, failed
@@ -27,6 +28,13 @@ class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]
             **sending(settings),
         )
         self._sender: PromptSender = sender_of(self, PromptSender)
+
+    async def stop(self) -> None:
+        """Disconnect. What failed a transaction for good has been told where it was asked for."""
+        await super().stop()
+        ended = self._txn_manager.wait_for_transaction_end()
+        if ended is not None and ended.done():
+            retrieve(ended)
 
     async def begin_transaction(self) -> None:
         """Begin; a started producer has its identity."""
