@@ -16,6 +16,7 @@ import msgspec
 
 from benchmarks import (
     core,
+    evenness,
     exactly_once,
     feast_reads,
     freshness,
@@ -138,6 +139,7 @@ def run(
     }
     with Place.started(folder) as place:
         for name in parts:
+            before = evenness.measure(min(evenness.SECONDS, options.seconds / 5))
             start_s = time.monotonic()
             try:
                 figures = PARTS[name](place, options)
@@ -153,12 +155,13 @@ def run(
                 "took_s": took_s,
                 "commit": report["commit"],
                 "command": report["command"],
+                "machine_before": msgspec.to_builtins(before),
                 "figures": msgspec.to_builtins(figures),
             }
             if results:
                 write(report, results)
             if not quiet:
-                print(f"\n{name} ({took_s:.0f} s)\n{text_of(table(figures))}")
+                print(f"\n{name} ({took_s:.0f} s; before it, {before})\n{text_of(table(figures))}")
                 print(*notes(figures), sep="\n", flush=True)
     return report
 

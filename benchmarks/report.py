@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.evenness import Evenness
 from benchmarks.figures import Figure, notes, table
 
 ROOT = Path(__file__).parents[1]
@@ -23,12 +24,13 @@ NOTHING = "Not measured yet: `make bench`.\n"
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One part's figures, and the command and commit they are of."""
+    """One part's figures, the command and commit they are of, and how the machine was before."""
 
     took_s: float
     figures: tuple[Figure, ...]
     command: str = ""
     commit: str = ""
+    machine_before: Evenness | None = None
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -80,6 +82,8 @@ def _content(name: str, report: Report | None) -> str:
     if part is None:
         return NOTHING
     source = f"`{part.command}`, commit `{part.commit}`, {part.took_s:,.0f} s."
+    if part.machine_before is not None:
+        source += f" Before it, {part.machine_before}."
     # A curve is read in its plot; its table would be long.
     shown = "" if name == "growth" else f"{markdown(part.figures)}\n"
     return f"{shown}{source}\n"

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as program
+from benchmarks import evenness
+from benchmarks.evenness import Evenness
 from benchmarks.figures import Case, figure, over_runs, shown, table
 from benchmarks.report import NOTHING, PAGE, Part, Report, filled, newest
 
@@ -20,7 +22,15 @@ REPORT = Report(
     date="2026-01-02",
     machine={"processor": "P", "cores": 2, "memory_gib": 8, "system": "Linux 6"},
     versions={"python": "3.11"},
-    parts={"worker": Part(took_s=3.0, figures=FIGURES, command="C", commit="abc")},
+    parts={
+        "worker": Part(
+            took_s=3.0,
+            figures=FIGURES,
+            command="C",
+            commit="abc",
+            machine_before=Evenness(p50_us=312.4, p99_us=2_040.0),
+        )
+    },
 )
 
 
@@ -52,9 +62,15 @@ def test_tables_are_put_in_their_places_again_and_again() -> None:
     assert once.startswith("before\n<!-- figures: worker -->\n| keys | draw |")
     assert "| 5,000 | zipf | 20,000 | 9.5 |\n" in once
     assert "old" not in once
+    assert "3 s. Before it, a fixed piece of work took 312 µs, p99 2,040.\n" in once
     assert "\nafter\n" in once
     assert once.count(NOTHING) == 1
     assert filled(once, REPORT) == once
+
+
+def test_the_machine_is_looked_at_for_as_long_as_said() -> None:
+    found = evenness.measure(seconds=0.05)
+    assert 0 < found.p50_us <= found.p99_us
 
 
 def test_the_page_has_a_place_for_every_part() -> None:
