@@ -11,9 +11,6 @@ import numpy as np
 
 SECONDS = 2.0
 PAUSE_S = 0.001
-_NUMBERS = dict.fromkeys(range(50_000), 1)
-"""Some megabytes of Python's objects, as a worker has them."""
-_READS = np.random.default_rng(1).integers(0, len(_NUMBERS), 4_000).tolist()
 
 
 class Evenness(msgspec.Struct, frozen=True):
@@ -26,14 +23,17 @@ class Evenness(msgspec.Struct, frozen=True):
         return f"a fixed piece of work took {self.p50_us:,.0f} µs, p99 {self.p99_us:,.0f}"
 
 
-def measure(seconds: float = SECONDS) -> Evenness:
+def measure(seconds: float) -> Evenness:
     """Time the piece of work, some thousand look-ups, again and again for so long."""
+    # Some megabytes of Python's objects, as a worker has them.
+    numbers = dict.fromkeys(range(50_000), 1)
+    keys = np.random.default_rng(1).integers(0, len(numbers), 4_000).tolist()
     took_us: list[float] = []
     end_s = time.monotonic() + seconds
     while not took_us or time.monotonic() < end_s:
         time.sleep(PAUSE_S)
         began_s = time.perf_counter()
-        sum(map(_NUMBERS.__getitem__, _READS))
+        sum(map(numbers.__getitem__, keys))
         took_us.append((time.perf_counter() - began_s) * 1e6)
     p50, p99 = np.percentile(took_us, [50, 99]).round(1).tolist()
     return Evenness(p50, p99)
